@@ -1,0 +1,89 @@
+"""How many rows of each fault a source may have; beyond that the source itself is broken and the run stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from vlm.contracts.errors import InputError
+
+CHECK_EVERY = 10_000  # rows: a broken source fails in its first minute
+
+# Percent of the rows read; None = counted without a limit. Every skip has one of these names.
+PERCENT: dict[str, float | None] = {
+    "media_missing": 1.0,
+    "media_truncated": 0.2,  # together with media_undecodable
+    "media_undecodable": 0.2,
+    "media_is_html": 5.0,
+    "media_tiny": 0.5,
+    "media_huge": 0.1,
+    "media_aspect": 0.2,
+    "media_blank": 0.2,
+    "text_empty": 0.5,
+    "text_long": 1.0,
+    "label_bad": 0.5,
+    "row_malformed": 0.2,
+    "annotation_missing": 2.0,
+    "dup_exact": None,
+    "excluded": None,  # left out by the set's own rules
+}
+TOGETHER = {"media_truncated": "media_undecodable"}
+
+
+class Budget:
+    """Counts skips by reason against their limits, over all splits of a source."""
+
+    def __init__(self, overrides: Mapping[str, float | None]) -> None:
+        self.percent = {**PERCENT, **overrides}
+        self.rows = 0
+        self.skipped: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def kept(self, rows: int) -> None:
+        """`rows` source rows became a sample."""
+        self._read(rows)
+
+    def skip(self, reason: str, where: str, rows: int) -> None:
+        """`rows` source rows were skipped. where: file, row and what was found, for the message."""
+        self.skipped[reason] += rows
+        self._examples.setdefault(reason, [])
+        if len(self._examples[reason]) < 3:
+            self._examples[reason].append(where)
+        self._read(rows)
+
+    def _read(self, rows: int) -> None:
+        before, self.rows = self.rows, self.rows + rows
+        if before // CHECK_EVERY != self.rows // CHECK_EVERY:
+            self.enforce()
+
+    def used(self) -> dict[str, dict[str, float | None]]:
+        """reason -> allowed and used percent, for every reason that occurred."""
+        return {
+            reason: {"percent": self.percent[reason], "used": round(100 * count / max(1, self.rows), 4)}
+            for reason, count in sorted(self.skipped.items())
+        }
+
+    def enforce(self) -> None:
+        """Raises: InputError that lists every reason over its limit, with its first rows."""
+        counts: Counter[str] = Counter()
+        for reason, count in self.skipped.items():
+            counts[TOGETHER.get(reason, reason)] += count
+        broken = [
+            self._complaint(reason, count, limit)
+            for reason, count in sorted(counts.items())
+            if (limit := self.percent[reason]) is not None and 100 * count > limit * self.rows
+        ]
+        if broken:
+            raise InputError("too many rows cannot be used; nothing was finished\n" + "\n".join(broken))
+
+    def _complaint(self, reason: str, count: int, limit: float) -> str:
+        names = [name for name in self._examples if TOGETHER.get(name, name) == reason]
+        examples = [f"    {where}" for name in names for where in self._examples[name]]
+        needed = min(100.0, -(-10_000 * count // max(1, self.rows)) / 100 + 0.01)
+        return "\n".join(
+            [
+                f"  {reason}: {count} of {self.rows} rows; {limit:g} percent are allowed. First of them:",
+                *examples,
+                f"    Repair or remove them, or allow them with +source.budget.{reason}={needed:g}",
+            ]
+        )

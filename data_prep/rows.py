@@ -1,0 +1,108 @@
+"""What a converter yields: rows in the source's own words, before pictures are opened and keys are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from data_prep.archive import sha256_of
+from vlm.data.canonical import Answer, MediumPart, Message, Origin, TextPart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the source holds it. content: encoded bytes, or pixels that were never a file (an IDX array)."""
+
+    content: bytes | Image.Image
+    name: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A source row that should become a sample.
+
+    split: None = decided by a hash of the first picture's pixels (`holdout` in the source's settings).
+    Exactly the fields of one kind are set: caption; messages; or messages, chosen and rejected.
+    merged: further source rows that this one took in.   repaired: names of what the converter mended.
+    """
+
+    split: str | None
+    origin: Origin
+    pictures: tuple[Picture, ...]
+    license: str
+    caption: str | None = None
+    messages: list[Message] | None = None
+    chosen: list[Message] | None = None
+    rejected: list[Message] | None = None
+    answer: Answer | None = None
+    meta: dict[str, Any] | None = None
+    merged: int = 0
+    repaired: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A source row that cannot become a sample. reason: a name from `budget.PERCENT`.   rows: how many it stands for."""
+
+    split: str | None
+    origin: Origin
+    reason: str
+    detail: str
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An input file, for the manifest. package: "client name version", or "" for a folder of the user's."""
+
+    file: str
+    bytes: int
+    sha256: str
+    package: str = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a converter reads. places: name of a package (or "from") -> archive or folder; files: what they are."""
+
+    places: dict[str, Path]
+    files: list[SourceFile] = field(default_factory=list)
+
+    def only(self) -> Path:
+        """The one place of a set that needs one."""
+        (place,) = self.places.values()
+        return place
+
+    def note(self, path: Path) -> Path:
+        """The same path, written into the manifest as an input; packages are noted when they are fetched."""
+        folder = self.places.get("from")
+        if folder is not None:
+            name = path.relative_to(folder).as_posix()
+            self.files.append(SourceFile(name, path.stat().st_size, sha256_of(path)))
+        return path
+
+
+class Converter(Protocol):
+    """A set's own step: its files -> rows. Built from the `reader` node of conf/source/<set>.yaml."""
+
+    def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
+        """Every source row once, in the source's order; InputError for a file that is not what its page says."""
+        ...
+
+    def total(self, inputs: Inputs) -> int | None:
+        """Number of rows that `rows` will give, for the progress bar; None if unknown."""
+        ...
+
+
+def question(text: str, pictures: int = 1) -> Message:
+    """A user turn that shows the first `pictures` pictures, then asks; empty text adds no part."""
+    shown: list[TextPart | MediumPart] = [MediumPart("image", i) for i in range(pictures)]
+    return Message("user", [*shown, TextPart("text", text)] if text else shown)
+
+
+def reply(text: str) -> Message:
+    return Message("assistant", [TextPart("text", text)])

@@ -1,0 +1,491 @@
+"""The only file under vlm/ that knows Hydra: overrides become a checked, plain configuration, and tasks commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vlm.check import check
+from vlm.contracts.errors import ConfigError, InputError, Problem, RunError
+from vlm.contracts.settings import RunConfig
+from vlm.origins import origin, record, under
+from vlm.wording import did_you_mean, join, nearest, shown, unknown
+
+COMMAND_LINE = "command line"
+STOPPED = 75  # exit code of a run that was stopped on request, with its state saved
+FULLY_CHECKED = 256  # jobs of a sweep that are composed one by one before it starts; of more, single values are
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration that passed the check.
+
+    config: plain and resolved.   origins: dotted key -> file that wrote it.   choices: group -> choice.
+    overrides: as typed, without leading plus signs.   sweep: id of the multirun that this job belongs to.
+    """
+
+    config: dict[str, Any]
+    origins: dict[str, str]
+    choices: dict[str, str | None]
+    overrides: list[str]
+    sweep: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job of a multirun.   value: what the task returned.   error: why it failed."""
+
+    overrides: list[str]
+    value: Any = None
+    error: BaseException | None = None
+
+
+def config_dir() -> Path:
+    """The folder of YAML files: beside the packages in a checkout, inside vlm/ when installed."""
+    package = Path(__file__).resolve().parent
+    inside, beside = package / "conf", package.parent / "conf"
+    return inside if inside.is_dir() else beside
+
+
+def compose(overrides: Iterable[str] = (), root: str = "train", schema: type = RunConfig) -> Composed:
+    """The configuration of conf/<root>.yaml with overrides as on the command line, checked.
+
+    schema: the dataclass of the whole configuration.
+    Raises: ConfigError with every mistake in the overrides, the files, and what they would build.
+    """
+    with _composer(root, schema) as composer:
+        composed, problems = composer.compose(list(overrides))
+    if problems:
+        raise ConfigError(problems)
+    return composed
+
+
+Task = Callable[[Composed], Any]
+
+
+HELP = """
+Keys (key=value): each stands with its meaning in the YAML files of conf/; --cfg job prints all of them.
+  --cfg job [--resolve] [-p NODE]   print the configuration, or one node of it, and run nothing
+  -m, --multirun                    several values (key=a,b or group=glob(*)) start a run each
+  --info, --hydra-help              what Hydra itself can do
+
+Exit codes: 0 done, 1 failed, 2 refused before anything was started, 75 stopped on request (run it again to go on)."""
+
+
+@contextmanager
+def _composer(root: str, schema: type) -> Iterator[Composer]:
+    """A composer with a Hydra of its own; one that is already running is put aside and comes back."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), job_name=root, version_base="1.3"):
+            yield Composer(GlobalHydra.instance().config_loader(), root, schema)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+@dataclass
+class Base:
+    """What the chosen files give, before single values are set."""
+
+    config: DictConfig
+    origins: dict[str, str]
+    choices: dict[str, str | None]
+
+
+@dataclass
+class Line:
+    """One override.   options: the choices if it chooses a file of a group.   for_hydra: it only concerns Hydra."""
+
+    text: str
+    override: Override
+    options: list[str]
+    for_hydra: bool
+
+    @property
+    def key(self) -> str:
+        return self.override.key_or_group
+
+    @property
+    def sets_value(self) -> bool:
+        return not self.options and not self.for_hydra
+
+    def forced(self) -> str:
+        """As Hydra takes it without an opinion on the key: the check has that opinion."""
+        return f"++{self.text.lstrip('+')}" if self.sets_value and not self.override.is_delete() else self.text
+
+    def problem(self, message: str) -> Problem:
+        return Problem(self.key, message, COMMAND_LINE)
+
+
+@dataclass
+class Composer:
+    """Files are chosen by Hydra; values are set one by one, so that each can name itself when it is wrong."""
+
+    loader: ConfigLoader
+    root: str
+    schema: type
+    bases: dict[tuple[str, ...], Base] = field(default_factory=dict)
+    config: DictConfig = field(default_factory=OmegaConf.create)  # the last one composed, with its interpolations
+
+    def __post_init__(self) -> None:
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self.groups = [group for group in self.loader.list_groups("") if group != "hydra"]
+        self.fields = [entry.name for entry in dataclasses.fields(self.schema)]
+
+    def compose(self, overrides: list[str]) -> tuple[Composed, list[Problem]]:
+        """The configuration and every problem found; with problems it is only as good as they let it be."""
+        lines, problems = self.parse(overrides)
+        chosen: list[str] = []
+        guessed = False
+        for line in lines:
+            if line.override.is_sweep_override():
+                problems.append(line.problem("several values; add -m to sweep over them, or write [a,b] for a list"))
+            elif not line.sets_value:
+                wrong = _wrong_choices(line)
+                problems += [line.problem(message) for message in wrong.values()]
+                guessed |= bool(wrong)
+                # The nearest choice stands in for a wrong one, so that the rest of the line can be looked at.
+                chosen += [f"{line.key}={near}" for name in wrong for near in nearest(name, line.options)]
+                chosen += [] if wrong else [line.text]
+        try:
+            base = self._base(tuple(chosen))
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            return Composed({}, {}, {}, overrides), [*problems, _file_problem(error)]
+        self.config, origins = base.config.copy(), dict(base.origins)
+        config = self.config
+        for line in lines:
+            if line.sets_value and not line.override.is_sweep_override():
+                problems += [line.problem(message) for message in self._set(config, origins, line)]
+        unresolved = [Problem(key, message, origin(key, origins)) for key, message in _unresolved(config)]
+        for problem in unresolved:
+            OmegaConf.update(config, problem.key, None)
+        problems += unresolved
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        broken = [problem.key for problem in problems]
+        found = [problem for problem in check(plain, origins, self.schema) if not under(problem.key, broken)]
+        if guessed:  # the files are a guess, so only what was typed can be judged
+            found = [problem for problem in found if problem.file == COMMAND_LINE]
+        problems += _without_echoes(found, config)
+        return Composed(plain, origins, base.choices, [line.text.lstrip("+") for line in lines]), problems
+
+    def parse(self, overrides: Iterable[str]) -> tuple[list[Line], list[Problem]]:
+        """Overrides as Hydra reads them, and a problem for each that it cannot read."""
+        lines: list[Line] = []
+        problems: list[Problem] = []
+        for text in overrides:
+            try:
+                override = self.parser.parse_overrides([text])[0]
+            except HydraException as error:
+                reason = str(error).splitlines()[0]
+                message = f"cannot be read ({reason}); write key=value, and quote values with spaces, commas or braces"
+                problems.append(Problem(text, message, COMMAND_LINE))
+                continue
+            key = override.key_or_group
+            is_mapping = not override.is_sweep_override() and isinstance(override.value(), dict)
+            options = [] if is_mapping else sorted(self.loader.get_group_options(key))
+            lines.append(Line(text, override, options, key.split(".")[0].split("/")[0] == "hydra"))
+        return lines, problems
+
+    def jobs(self, overrides: list[str]) -> tuple[list[list[str]], list[Problem]]:
+        """The jobs of a sweep, as lists of overrides.
+
+        Of a sweep with more than FULLY_CHECKED jobs: one job for each single value, the others at their first.
+        """
+        lines, problems = self.parse(overrides)
+        values: dict[str, list[str]] = {}
+        for line in lines:
+            name = line.override.get_key_element().lstrip("+")
+            if not line.override.is_sweep_override():
+                values[name] = [line.text]
+            elif not line.override.is_discrete_sweep():
+                problems.append(line.problem("this kind of sweep needs another sweeper; write values as a,b,c"))
+            else:
+                values[name] = [f"{name}={value}" for value in line.override.sweep_string_iterator()]
+                if not values[name]:
+                    problems.append(line.problem(f"matches nothing; choices: {', '.join(line.options)}"))
+        if math.prod(map(len, values.values())) <= FULLY_CHECKED:
+            return [list(job) for job in itertools.product(*values.values())], problems
+        first = {name: choices[0] for name, choices in values.items()}
+        singles = [{**first, name: choice} for name, choices in values.items() for choice in choices[1:]]
+        return [list(job.values()) for job in [first, *singles]], problems
+
+    def command(self, overrides: list[str], is_sweep: bool) -> tuple[Composed, list[Problem]]:
+        """One command, or all jobs of a sweep; a problem of some jobs only says which."""
+        if not is_sweep:
+            return self.compose(overrides)
+        jobs, problems = self.jobs(overrides)
+        composed = Composed({}, {}, {}, overrides)
+        affected: dict[Problem, list[list[str]]] = {}
+        for job in jobs:
+            composed, found = self.compose(job)
+            for problem in found:
+                affected.setdefault(problem, []).append(job)
+        for problem, some in affected.items():
+            which = f" ({len(some)} of {len(jobs)} jobs, first: {' '.join(some[0])})" if len(some) < len(jobs) else ""
+            problems.append(dataclasses.replace(problem, message=problem.message + which))
+        return composed, problems
+
+    def _base(self, chosen: tuple[str, ...]) -> Base:
+        if chosen not in self.bases:
+            config = self.loader.load_configuration(self.root, [*chosen], RunMode.RUN)
+            origins: dict[str, str] = {}
+            for default in self.loader.compute_defaults_list(self.root, [*chosen], RunMode.RUN).defaults:
+                file = config_dir() / f"{default.config_path}.yaml"
+                if file.is_file() and not str(default.config_path).startswith("hydra/"):
+                    written = yaml.load(file.read_bytes(), yaml.CSafeLoader) or {}
+                    written = {key: value for key, value in written.items() if key not in ("defaults", "hydra")}
+                    record(origins, default.package or "", written, f"{config_dir().name}/{default.config_path}.yaml")
+            choices = config.hydra.runtime.choices
+            choices = {key: value for key, value in choices.items() if not key.startswith("hydra/")}
+            OmegaConf.set_struct(config, False)
+            del config["hydra"]
+            self.bases[chosen] = Base(config, origins, choices)
+        return self.bases[chosen]
+
+    def _set(self, config: DictConfig, origins: dict[str, str], line: Line) -> list[str]:
+        """Set or delete one value, whether a schema knows the key or not; the check says what is wrong with it."""
+        key, top = line.key, line.key.split(".")[0]
+        if top not in config and top not in self.fields:
+            return [unknown(top, [*self.fields, *(group for group in self.groups if group not in self.fields)])]
+        if line.override.package is not None:
+            return [f"there is no group {key!r} to put at @{line.override.package}"]
+        for around in itertools.accumulate(key.split(".")[:-1], join):
+            value = OmegaConf.select(config, around, throw_on_missing=False)
+            if value is not None and not isinstance(value, DictConfig):
+                return [f"{around} is {shown(OmegaConf.to_object(value) if isinstance(value, ListConfig) else value)}, "
+                        "so it has no keys inside"]
+        try:
+            if line.override.is_delete():
+                parent, _, last = key.rpartition(".")
+                holder = OmegaConf.select(config, parent) if parent else config
+                if not isinstance(holder, DictConfig) or last not in holder:
+                    return ["there is nothing to delete"]
+                del holder[last]
+            else:
+                OmegaConf.update(config, key, line.override.value(), merge=True, force_add=True)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            return [str(error).splitlines()[0]]
+        record(origins, key, line.override.value(), COMMAND_LINE)
+        return []
+
+
+def _wrong_choices(line: Line) -> dict[str, str]:
+    """What a group override asks for and the group does not have -> the message."""
+    if not line.options or line.override.is_delete():
+        return {}
+    value = line.override.value()
+    wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if name is not None]
+    choices = f"choices: {', '.join(line.options)}"
+    return {
+        name: f"there is no {line.key} {name!r}{did_you_mean(name, line.options) or ';'} {choices}"
+        for name in wrong
+        if name not in line.options
+    }
+
+
+def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[str, str]]:
+    """Keys whose value is `???` or an interpolation that leads nowhere."""
+    names: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        path = f"{key}[{name}]" if isinstance(name, int) and key else join(key, name)
+        if OmegaConf.is_missing(node, name):
+            yield path, f"missing; give it as {path}=VALUE"
+            continue
+        try:
+            value = node[name]
+        except OmegaConfBaseException as error:
+            yield path, f"cannot be resolved: {str(error).splitlines()[0]}"
+        else:
+            if isinstance(value, Container) and not OmegaConf.is_interpolation(node, name):
+                yield from _unresolved(value, path)  # type: ignore[arg-type]
+
+
+def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem]:
+    """Without the problems of values that only repeat another key's wrong value."""
+
+    def echoes(problem: Problem) -> bool:
+        parent, _, last = problem.key.rpartition(".")
+        holder = OmegaConf.select(config, parent) if parent else config
+        copied = isinstance(holder, DictConfig) and last in holder and OmegaConf.is_interpolation(holder, last)
+        return copied and any(problem.message == other.message for other in problems if other is not problem)
+
+    return [problem for problem in problems if not echoes(problem)]
+
+
+def _file_problem(error: Exception) -> Problem:
+    """A configuration file that cannot be composed."""
+    cause = f" {error.__cause__}" if error.__cause__ else ""
+    lines = [line.strip() for line in f"{error}{cause}".splitlines() if line.strip()]
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        file = Path(error.problem_mark.name)
+        return Problem(f"line {error.problem_mark.line + 1}", f"is no YAML: {error.problem}", f"conf/{file.name}")
+    where, separator, rest = lines[0].partition("': ")
+    if separator and where.startswith("In '"):
+        return Problem("defaults", " ".join([rest, *lines[1:]]), f"{config_dir().name}/{where[4:]}.yaml")
+    return Problem("configuration", " ".join(lines), config_dir().name)
+
+
+def entry(
+    root: str, schema: type = RunConfig, after_sweep: Callable[[list[Job]], None] | None = None
+) -> Callable[[Task], Callable[[], None]]:
+    """Make a command of a task: `@entry("train")` over `def main(composed)`.
+
+    The command line, of a sweep every job of it, is checked before Hydra starts anything or makes a directory.
+    after_sweep: called at the end of a multirun with its jobs, also when some failed.
+    Exit codes: 0 done, 1 failed, 2 refused, 75 stopped on request; a SystemExit of the task passes through.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @functools.wraps(task)
+        def main() -> None:
+            try:
+                code = _Command(root, schema, task, after_sweep).run(sys.argv[1:])
+            except KeyboardInterrupt:
+                print("stopped before anything was saved; the same command starts again", file=sys.stderr)
+                code = STOPPED
+            if code:
+                sys.exit(code)
+
+        return main
+
+    return decorate
+
+
+@dataclass
+class _Command:
+    """A task behind Hydra's command line."""
+
+    root: str
+    schema: type
+    task: Task
+    after_sweep: Callable[[list[Job]], None] | None
+    finished: list[Job] = field(default_factory=list)
+
+    def run(self, argv: list[str]) -> int:
+        parser = get_args_parser()
+        arguments = parser.parse_args(argv)
+        if arguments.help:
+            print(self._help())
+            return 0
+        if arguments.hydra_help or arguments.shell_completion or arguments.info is not None:
+            self._hydra(argv, lambda config: None)
+            return 0
+        if arguments.config_path or arguments.config_name or arguments.config_dir or arguments.experimental_rerun:
+            parser.error("this command has one configuration; add files to conf/, or set keys with key=value")
+        if arguments.cfg and arguments.multirun:
+            parser.error("--cfg shows one configuration; leave --multirun out")
+        with _composer(self.root, self.schema) as composer:
+            composed, problems = composer.command(arguments.overrides, arguments.multirun)
+            forced = {line.text: line.forced() for line in composer.parse(arguments.overrides)[0]}
+        if problems:
+            print(ConfigError(problems), file=sys.stderr)
+            return 2
+        if arguments.cfg == "job":
+            print(_shown(composer.config, arguments.package, arguments.resolve), end="")
+            return 0
+        argv = [forced.get(word, word) for word in argv]
+        if arguments.multirun:
+            return self._sweep(argv, arguments.overrides)
+        self._hydra(argv, lambda config: self._single(composed))
+        return 0
+
+    def _help(self) -> str:
+        """The task's module in its own words, and the groups of its configuration."""
+        root = yaml.safe_load((config_dir() / f"{self.root}.yaml").read_text())
+        groups = [name for entry in root.get("defaults", []) if isinstance(entry, dict) for name in entry]
+        choices = {name: sorted(file.stem for file in (config_dir() / name).glob("*.yaml")) for name in groups}
+        rows = [f"  {name:<12}{' | '.join(names)}" for name, names in choices.items() if names]
+        about = (sys.modules[self.task.__module__].__doc__ or "").strip()
+        return "\n".join([about, *(["", "Groups (group=choice):", *rows] if rows else []), HELP])
+
+    def _hydra(self, argv: list[str], job: Callable[[DictConfig], Any]) -> None:
+        before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+        sys.argv = [sys.argv[0], *argv]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and ending the process
+        try:
+            hydra.main(config_path=str(config_dir()), config_name=self.root, version_base="1.3")(job)()
+        finally:
+            sys.argv = before[0]
+            if before[1] is None:
+                del os.environ["HYDRA_FULL_ERROR"]
+
+    def _single(self, composed: Composed) -> None:
+        try:
+            self.task(composed)
+        except Exception as error:
+            raise SystemExit(_tell(error)) from error
+
+    def _sweep(self, argv: list[str], overrides: list[str]) -> int:
+        sweep = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
+        try:
+            self._hydra(argv, lambda config: self._job(sweep))
+        except Exception as error:  # noqa: BLE001 - told here or when it happened
+            if all(job.error is not error for job in self.finished):
+                _tell(error)
+            return 1
+        finally:
+            if self.after_sweep is not None:
+                self.after_sweep(self.finished)
+        return 0
+
+    def _job(self, sweep: str) -> Any:
+        overrides = [line.removeprefix("++") for line in HydraConfig.get().overrides.task]
+        try:
+            value = self.task(dataclasses.replace(compose(overrides, self.root, self.schema), sweep=sweep))
+        except SystemExit as stop:
+            self.finished.append(Job(overrides, error=stop))
+            if stop.code == STOPPED:
+                raise  # on request: the sweep ends too
+            if stop.code:
+                raise RunError(f"the run ended with exit code {stop.code}") from stop
+        except Exception as error:
+            self.finished.append(Job(overrides, error=error))
+            print(f"failed: {' '.join(overrides)}", file=sys.stderr)
+            _tell(error)
+            raise
+        else:
+            self.finished.append(Job(overrides, value))
+            return value
+
+
+def _shown(config: DictConfig, node: str | None, resolve: bool) -> str:
+    """A configuration, or one node of it, as YAML."""
+    if resolve:
+        OmegaConf.resolve(config)
+    selected = OmegaConf.select(config, node) if node else config
+    return OmegaConf.to_yaml(selected) if isinstance(selected, Container) else f"{selected}\n"
+
+
+def _tell(error: Exception) -> int:
+    """Say what went wrong on standard error. Returns the exit code."""
+    if isinstance(error, ConfigError | InputError | RunError):
+        print(error, file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1 if not isinstance(error, ConfigError | InputError) else 2

@@ -1,0 +1,149 @@
+"""The whole configuration against what it will build, all mistakes at once, before anything exists.
+
+Plain nodes are compared with typed records, nodes with a `_target_` with the signature of what they name, and the
+parts with each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
+
+from vlm.contracts.errors import Problem
+from vlm.contracts.settings import RunConfig
+from vlm.origins import origin, under
+from vlm.shapes import ATTACHED, PARTS, chain
+from vlm.signature import UNREADABLE, SignatureError, read
+from vlm.wording import join, shown, unknown, validate
+
+# Arguments that the assembly gives to a part; no configuration holds them.
+WIRED: Mapping[str, frozenset[str]] = {
+    "encoder": frozenset({"views"}),
+    "connector": frozenset({"source", "width"}),
+    "fusion": frozenset({"source", "width"}),
+    "phase": frozenset({"model", "seed"}),
+}
+
+
+def check(
+    config: Mapping[str, Any], origins: Mapping[str, str] | None = None, schema: type = RunConfig
+) -> list[Problem]:
+    """Every mistake in a composed configuration; an empty list if it can be built.
+
+    config: plain and resolved.   origins: dotted key -> file that wrote it, see `origin`.
+    schema: the dataclass of the whole; a field `dict[str, Any]` is a node with a `_target_`.
+    """
+    problems = [Problem(key, message) for key, message in validate(schema, config)]
+    for name, annotation in get_type_hints(schema, include_extras=True).items():
+        if annotation == dict[str, Any] and isinstance(config.get(name), dict):
+            problems += _node(name, config[name])
+    if schema is RunConfig:
+        problems += _together(config, {problem.key for problem in problems})
+    return [dataclasses.replace(problem, file=origin(problem.key, origins or {})) for problem in problems]
+
+
+def _node(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
+    """A node with a `_target_` against the constructor that it names."""
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        yield Problem(f"{key}._target_", "missing; it names the class that this node builds")
+        return
+    try:
+        signature = read(target)
+    except SignatureError as error:
+        yield Problem(f"{key}._target_", str(error))
+        return
+    wired = WIRED.get(key, frozenset())
+    if alien := sorted(wired - signature.parameters.keys()):
+        yield Problem(f"{key}._target_", f"{target} does not take {', '.join(alien)}, so it is no {key}")
+        return
+    attached = ATTACHED.get(key, ())
+    own = {
+        name: entry
+        for name, entry in signature.parameters.items()
+        if name not in wired and entry.annotation is not UNREADABLE
+    }
+    for name in attached:
+        if isinstance(node.get(name), dict):
+            yield from _node(f"{key}.{name}", node[name])
+        else:
+            yield Problem(f"{key}.{name}", "missing; it must be a node with a `_target_`")
+    for name, value in node.items():
+        if name in own:
+            yield from (Problem(*found) for found in validate(own[name].annotation, value, f"{key}.{name}"))
+        elif name != "_target_" and name not in attached:
+            yield Problem(f"{key}.{name}", unknown(name, [*own, *attached]))
+    for name, entry in own.items():
+        if entry.required and name not in node:
+            yield Problem(f"{key}.{name}", f"missing; {target} needs it")
+
+
+def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
+    """What single keys cannot say: parts that meet, and settings that exclude or need each other.
+
+    wrong: keys that have a problem already; a rule that needs one of them waits until it is mended.
+    """
+
+    def sound(*keys: str) -> bool:
+        return all(_has(config, key) for key in keys) and not any(under(bad, keys) for bad in wrong)
+
+    if sound(*PARTS):
+        yield from chain(config)[1]
+    if sound("resume", "init_from") and config["resume"] and config["init_from"]:
+        yield Problem("resume", "a run is gone on from (resume) or started from another's parts (init_from), not both")
+    if sound("weights"):
+        yield from _part_names("weights", config["weights"])
+    if sound("data.train") and not any(config["data"]["train"].values()):
+        yield Problem("data.train", "no training set is left; name one, for example data=mnist")
+    phase = config.get("phase")
+    if not isinstance(phase, dict):
+        return
+    if sound("phase.max_steps", "phase.epochs") and phase["max_steps"] is None and phase["epochs"] is None:
+        yield Problem("phase.max_steps", "neither phase.max_steps nor phase.epochs is given; set one")
+    if sound("phase.global_batch", "hardware.micro_batch"):
+        total, micro = phase["global_batch"], config["hardware"]["micro_batch"]
+        if micro is not None and total % micro:
+            message = f"{total} is not a multiple of hardware.micro_batch ({micro}); choose a divisor of {total} for it"
+            yield Problem("phase.global_batch", message)
+    if sound("phase.trainable"):
+        yield from _rates("phase.trainable", phase["trainable"])
+        if not any(_has_rate(branch) for branch in phase["trainable"].values()):
+            yield Problem("phase.trainable", "nothing would train; give a part a rate, for example {connector: 1.0e-3}")
+    if sound("phase.optimizer.clip_each"):
+        yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"])
+
+
+def _has(config: Any, key: str) -> bool:
+    for step in key.split("."):
+        if not isinstance(config, Mapping) or step not in config:
+            return False
+        config = config[step]
+    return True
+
+
+def _part_names(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in node:
+        if name not in PARTS:
+            yield Problem(join(key, name), unknown(str(name), PARTS))
+
+
+def _rates(key: str, tree: Mapping[Any, Any], top: bool = True) -> Iterator[Problem]:
+    """A tree of rates: a part's name, then names of modules inside it; null freezes."""
+    if top:
+        yield from _part_names(key, tree)
+    for name, branch in tree.items():
+        if isinstance(branch, Mapping):
+            yield from _rates(join(key, name), branch, top=False)
+        elif branch is not None and not _is_rate(branch):
+            message = "it must be a rate > 0, null (frozen), or a mapping from names inside it to rates"
+            yield Problem(join(key, name), f"{shown(branch)} is given, but {message}")
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
+
+
+def _has_rate(branch: Any) -> bool:
+    return any(map(_has_rate, branch.values())) if isinstance(branch, Mapping) else branch is not None

@@ -1,0 +1,39 @@
+"""Plain rows as a data set gives them: no tensors, no tokens, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One picture or clip. data: the encoded file.   sha256: of `data`; it identifies the picture."""
+
+    type: str
+    data: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message. role: "system", "user" or "assistant".   parts: text, or the index of a medium."""
+
+    role: str
+    parts: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training row.
+
+    turns: the conversation; of a preference pair the last turn is the chosen answer.
+    rejected: the other answer of a pair.   meta: whatever the source had that no trainer needs.
+    """
+
+    key: str
+    turns: tuple[Turn, ...]
+    media: tuple[Medium, ...] = ()
+    rejected: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,127 @@
+"""The plain nodes of a run's configuration as typed records: what has no `_target_` of its own.
+
+The configuration check validates against these classes (unknown keys, types and ranges), and the same
+objects are what the code reads, so a key that exists here reaches its reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Len
+
+from vlm.contracts.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+
+STRICT = {"extra": "forbid", "strict": True}  # pydantic's own switch: no unknown keys, no conversions
+Pair = Annotated[list[Probability], Len(2, 2)]
+RowRange = Annotated[list[NonNegativeInt], Len(2, 2)]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie; not part of a run's identity."""
+
+    __pydantic_config__: ClassVar = STRICT
+    data: str
+    runs: str
+
+
+@dataclass(frozen=True)
+class SetUse:
+    """How a prepared set enters a mix."""
+
+    __pydantic_config__: ClassVar = STRICT
+    split: str
+    rows: RowRange | None = None
+    weight: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which prepared sets a run reads, and how."""
+
+    __pydantic_config__: ClassVar = STRICT
+    train: dict[str, SetUse | None]
+    validate: dict[str, SetUse | None]
+    test: dict[str, SetUse | None]
+    shuffle: bool
+    prompts: list[str]
+    skip_budget: Fraction
+    cache_gb: NonNegativeFloat
+
+
+@dataclass(frozen=True)
+class HardwareProfile:
+    """How a run is carried out; it never changes what is computed."""
+
+    __pydantic_config__: ClassVar = STRICT
+    accelerator: Literal["cpu", "gpu"]
+    precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
+    micro_batch: PositiveInt | None
+    workers: NonNegativeInt
+    threads: PositiveInt | None
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """Where metrics are mirrored; metrics.jsonl is always written."""
+
+    __pydantic_config__: ClassVar = STRICT
+    wandb: Literal["offline", "online", "disabled"]
+    project: str
+    group: str | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """clip_norm: limit of the norm over all gradients; clip_each: part -> limit of each tensor's own norm, applied first."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: Literal["adam", "adamw"]
+    betas: Pair
+    eps: PositiveFloat
+    weight_decay: NonNegativeFloat
+    clip_norm: PositiveFloat | None
+    clip_each: dict[str, PositiveFloat | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """warmup: share of all steps, rising linearly from 0; floor: last rate as a share of the peak."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: Literal["constant", "linear", "cosine"]
+    warmup: Fraction
+    floor: Fraction
+
+
+@dataclass(frozen=True)
+class LanguageLossSettings:
+    """reduction: what the loss of a step is a mean over."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: Literal["language"]
+    reduction: Literal["token", "sample"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole of conf/train.yaml. Parts and phase are nodes with a `_target_`, checked against its signature."""
+
+    __pydantic_config__: ClassVar = STRICT
+    name: str
+    seed: NonNegativeInt
+    resume: str | None
+    init_from: str | None
+    weights: dict[str, str | None]
+    paths: Paths
+    encoder: dict[str, Any]
+    connector: dict[str, Any]
+    llm: dict[str, Any]
+    fusion: dict[str, Any]
+    phase: dict[str, Any]
+    data: DataSettings
+    hardware: HardwareProfile
+    logging: LoggingSettings

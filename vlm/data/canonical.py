@@ -1,0 +1,210 @@
+"""The form in which a sample lies in a shard: one JSON record, and one index row that says where it is.
+
+Writer and reader share this file, so a key that one of them does not know is an error, never lost data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from vlm.contracts.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from vlm.contracts.sample import Medium, Sample, Turn
+from vlm.contracts.settings import STRICT
+
+VERSION = 1  # of the record below
+FORMAT = "vlm-shards/1"  # of the directory, first field of its manifest
+BLOCK = 512  # a tar header, and the unit to which members are padded
+
+# offset: first header of the sample in its shard; span: all its members with headers and padding, so one read gets it.
+# json_off counts from offset. tokens is 0 where no tokenizer was named. 36 bytes a row.
+INDEX_DTYPE = np.dtype(
+    [
+        ("shard", "<u4"),
+        ("offset", "<u8"),
+        ("span", "<u4"),
+        ("json_off", "<u4"),
+        ("json_len", "<u4"),
+        ("tokens", "<u4"),
+        ("frames", "<u2"),
+        ("media", "<u2"),
+        ("pixels", "<u4"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Ordinary text; anything in it that looks like a special token is still text."""
+
+    __pydantic_config__: ClassVar = STRICT
+    type: Literal["text"]
+    text: str
+
+
+@dataclass(frozen=True)
+class MediumPart:
+    """i: position in `media`."""
+
+    __pydantic_config__: ClassVar = STRICT
+    type: Literal["image", "video"]
+    i: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn."""
+
+    __pydantic_config__: ClassVar = STRICT
+    role: Literal["system", "user", "assistant"]
+    content: list[Annotated[TextPart | MediumPart, Field(discriminator="type")]]
+
+
+@dataclass(frozen=True)
+class MediumRecord:
+    """member: its extension in the tar.   w, h: pixels.   sha256: of the stored bytes.   phash: 64 bits, hexadecimal.
+
+    orig: path in the source.   fps, n, t: frame rate, stored frames and their seconds, of clips only.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    type: Literal["image", "video", "frames"]
+    member: str
+    w: PositiveInt
+    h: PositiveInt
+    bytes: PositiveInt
+    sha256: str
+    phash: str
+    orig: str
+    fps: PositiveFloat | None = None
+    n: PositiveInt | None = None
+    t: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """row: counted from 0 before any skipping.   id: the source's own."""
+
+    __pydantic_config__: ClassVar = STRICT
+    file: str
+    row: NonNegativeInt
+    id: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an evaluation compares with."""
+
+    __pydantic_config__: ClassVar = STRICT
+    type: Literal["open", "yesno", "choice", "number"]
+    values: list[str]
+    choices: list[str] | None = None
+    index: NonNegativeInt | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sample as it is stored. Which of caption, messages, chosen and rejected are there follows from `kind`."""
+
+    __pydantic_config__: ClassVar = STRICT
+    v: Literal[1]
+    kind: Literal["caption", "chat", "preference"]
+    key: str
+    set: str
+    split: str
+    src: Origin
+    license: str
+    media: list[MediumRecord]
+    caption: str | None = None
+    messages: list[Message] | None = None
+    chosen: list[Message] | None = None
+    rejected: list[Message] | None = None
+    answer: Answer | None = None
+    meta: dict[str, Any] | None = None
+
+
+FIELDS_OF = {"caption": {"caption"}, "chat": {"messages"}, "preference": {"messages", "chosen", "rejected"}}
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
+
+
+def to_json(record: Record) -> bytes:
+    """The record as it stands in the tar; equal records give equal bytes.
+
+    Raises: ValueError if the record breaks a rule of its kind.
+    """
+    check(record)
+    return _adapter().dump_json(record, exclude_none=True)
+
+
+def from_json(data: bytes) -> Record:
+    """Raises: ValueError that names each unknown key, missing field and wrong type."""
+    try:
+        record = _adapter().validate_json(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'record'}: {e['msg']}" for e in error.errors())
+        raise ValueError(faults) from error
+    check(record)
+    return record
+
+
+def check(record: Record) -> None:
+    """What types cannot say: fields of the kind, order of turns, indices of media.
+
+    Raises: ValueError.
+    """
+    present = {name for name in ("caption", "messages", "chosen", "rejected") if getattr(record, name) is not None}
+    if present != FIELDS_OF[record.kind]:
+        raise ValueError(
+            f"kind {record.kind} needs {sorted(FIELDS_OF[record.kind])} and nothing else, found {sorted(present)}"
+        )
+    if record.caption is not None and not record.caption.strip():
+        raise ValueError("caption is empty")
+    for message in (*(record.messages or ()), *(record.chosen or ()), *(record.rejected or ())):
+        for part in message.content:
+            if isinstance(part, MediumPart) and part.i >= len(record.media):
+                raise ValueError(f"a message points at medium {part.i}, but there are {len(record.media)}")
+    if record.kind == "chat":
+        _ends_in(record.messages, "assistant", "messages")
+    if record.kind == "preference":
+        _ends_in(record.messages, "user", "messages")
+        _ends_in(record.chosen, "assistant", "chosen")
+        _ends_in(record.rejected, "assistant", "rejected")
+
+
+def _ends_in(messages: list[Message] | None, role: str, name: str) -> None:
+    if not messages or messages[-1].role != role:
+        raise ValueError(f"{name} must end in a turn of the {role}")
+
+
+def to_sample(record: Record, payloads: list[bytes]) -> Sample:
+    """The record and the bytes of its media, in order, as the loader wants them.
+
+    A caption becomes a user turn that shows the media (the loader adds a prompt) and an assistant turn. The chosen
+    answer of a preference pair is the last turn. `answer` goes into `meta`.
+    """
+    media = tuple(Medium(entry.type, data, entry.sha256) for entry, data in zip(record.media, payloads, strict=True))
+    meta = dict(record.meta or {})
+    if record.answer is not None:
+        meta["answer"] = {name: value for name, value in vars(record.answer).items() if value is not None}
+    if record.caption is not None:
+        turns = (Turn("user", tuple(range(len(media)))), Turn("assistant", (record.caption,)))
+    else:
+        turns = tuple(_turn(message) for message in (*(record.messages or ()), *(record.chosen or ())))
+    rejected = None if record.rejected is None else _text(record.rejected[-1])
+    return Sample(record.key, turns, media, rejected, meta)
+
+
+def _turn(message: Message) -> Turn:
+    return Turn(message.role, tuple(p.text if isinstance(p, TextPart) else p.i for p in message.content))
+
+
+def _text(message: Message) -> str:
+    return "".join(part.text for part in message.content if isinstance(part, TextPart))

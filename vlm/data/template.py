@@ -1,0 +1,83 @@
+"""Turns become ids and labels; the only place where text is laid out for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlm.contracts.batch import IGNORE, VISUAL
+from vlm.contracts.errors import InputError
+from vlm.contracts.ranges import PositiveInt
+from vlm.contracts.sample import Turn
+from vlm.data.tokens import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Row:
+    """ids and labels of one text row (not shifted); cut: whether an answer was shortened to fit."""
+
+    ids: list[int]
+    labels: list[int]
+    cut: bool = False
+
+
+class Template:
+    """Pictures in front, then begin, then the turns; every answer is closed by `end`.
+
+    prompt: whether user text is shown. max_tokens: text tokens a row, begin and end included; an answer that does
+    not fit is cut and still closed by `end`.
+    """
+
+    def __init__(self, begin: str, end: str, prompt: bool, max_tokens: PositiveInt) -> None:
+        self.begin, self.end, self.prompt, self.max_tokens = begin, end, prompt, max_tokens
+
+    def row(
+        self,
+        turns: Sequence[Turn],
+        tokenizer: TextTokenizer,
+        visual: Sequence[int],
+        all_text: bool = False,
+    ) -> Row:
+        """visual: number of visual tokens of each medium. all_text: user text carries loss too.
+
+        A last user turn leaves the row open for an answer. Raises: InputError("text_empty: ...") if nothing would
+        carry loss, InputError("text_long: ...") if the text before an answer leaves no room for it.
+        """
+        ids: list[int] = []
+        labels: list[int] = []
+        cut = False
+        text = 0  # text tokens so far; visual tokens are not counted against max_tokens
+
+        def put(new: Sequence[int], loss: bool) -> None:
+            ids.extend(new)
+            labels.extend(new if loss else [IGNORE] * len(new))
+
+        opening = [part for part in turns[0].parts if isinstance(part, int)] if turns else []
+        for medium in opening:
+            put([VISUAL] * visual[medium], loss=False)
+        put([tokenizer.special(self.begin)], loss=False)
+        text += 1
+        for number, turn in enumerate(turns):
+            for part in turn.parts:
+                if isinstance(part, int):
+                    if number > 0:
+                        put([VISUAL] * visual[part], loss=False)
+                elif turn.role == "assistant":
+                    answer = tokenizer.encode(part)
+                    if not answer:
+                        raise InputError("text_empty: an answer has no tokens")
+                    room = self.max_tokens - text - 1
+                    if room < 1:
+                        raise InputError(
+                            f"text_long: {text} tokens stand before the answer and llm.template.max_tokens is "
+                            f"{self.max_tokens}"
+                        )
+                    cut = cut or len(answer) > room
+                    answer = [*answer[:room], tokenizer.special(self.end)]
+                    put(answer, loss=True)
+                    text += len(answer)
+                elif self.prompt:
+                    question = tokenizer.encode(part)
+                    put(question, loss=all_text)
+                    text += len(question)
+        return Row(ids, labels, cut)

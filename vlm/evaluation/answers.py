@@ -1,0 +1,96 @@
+"""What a model says in its own words: a few pictures to look at, and exact answers counted over a whole split."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from vlm.contracts.errors import RunError
+from vlm.contracts.sample import Sample
+from vlm.data.loader import Slice, as_conversation
+from vlm.data.pictures import open_picture
+from vlm.evaluation.intervals import wilson
+from vlm.models.generation import answers
+from vlm.models.vlm import VLM
+
+BATCH = 256  # rows decoded together
+THUMBNAIL = 160  # longer side of a picture in samples/, pixels
+
+
+@dataclass(frozen=True)
+class Answer:
+    """prompt, what the model said, and what the data says."""
+
+    sample: Sample
+    prompt: str
+    answer: str
+    reference: str
+
+
+def ask(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None) -> Iterator[Answer]:
+    """Greedy answers to the last turn of each row, in order.
+
+    Raises: InputError for a row that cannot be used: a score over fewer rows than it names would be no score.
+    """
+    rows = [(part, row) for part in slices for row in range(len(part))][:limit]
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    for begin in tqdm(range(0, len(rows), BATCH), desc="answering", unit="batch", leave=False, disable=None):
+        samples = [as_conversation(part[row], prompts, 0) for part, row in rows[begin : begin + BATCH]]
+        opened = [replace(sample, turns=sample.turns[:-1]) for sample in samples]
+        batch = model.processor.collate([model.processor.open_example(sample) for sample in opened])
+        said = answers(model, model.processor.finish(batch.to(device), dtype))
+        for sample, text in zip(samples, said, strict=True):
+            prompt = " ".join(part for part in sample.turns[-2].parts if isinstance(part, str))
+            yield Answer(sample, prompt, text, "".join(map(str, sample.turns[-1].parts)))
+
+
+def exact_match(model: VLM, slices: Sequence[Slice], prompts: Sequence[str]) -> dict[str, float]:
+    """Share of answers equal to the reference, its 95 % Wilson interval, and the best constant answer's share."""
+    pairs = [(answer.answer, answer.reference) for answer in ask(model, slices, prompts)]
+    right = sum(said == reference for said, reference in pairs)
+    low, high = wilson(right, len(pairs))
+    constant = Counter(reference for _, reference in pairs).most_common(1)[0][1]
+    return {
+        "test/exact_match": right / len(pairs),
+        "test/exact_match_low": low,
+        "test/exact_match_high": high,
+        "test/exact_match_n": float(len(pairs)),
+        "test/constant": constant / len(pairs),
+    }
+
+
+def write_samples(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], count: int, folder: Path) -> None:
+    """samples.jsonl and a thumbnail a row. Raises: RunError if the folder cannot be written."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with (folder / "samples.jsonl").open("w") as file:
+            for number, answer in enumerate(ask(model, slices, prompts, count)):
+                row = {
+                    "key": answer.sample.key,
+                    "image": None,
+                    "answer": answer.answer,
+                    "reference": answer.reference,
+                    "prompt": answer.prompt,
+                }
+                if answer.sample.media:
+                    row["image"] = f"{number:04d}.png"
+                    _thumbnail(answer.sample.media[0].data, answer.sample.key).save(folder / row["image"])
+                file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror or error}; free some space") from error
+
+
+def _thumbnail(data: bytes, name: str) -> Image.Image:
+    picture = open_picture(data, name)
+    if max(picture.size) < THUMBNAIL // 2:  # a digit of 28 pixels is shown larger, its pixels kept sharp
+        factor = THUMBNAIL // (2 * max(picture.size)) + 1
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture
+

@@ -1,0 +1,177 @@
+"""Models in Python: built from a configuration, loaded from a folder, imported, counted and asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vlm.contracts.batch import PADDING, VISUAL, Batch
+from vlm.contracts.errors import InputError
+from vlm.data.pictures import open_picture
+from vlm.data.processor import Processor
+from vlm.interop.formats import read_checkpoint
+from vlm.models.assemble import PARTS, assemble, create
+from vlm.models.generation import answers
+from vlm.models.vlm import VLM
+from vlm.training.trainable import Trainable
+from vlm.training.weights import fill, load_part, model_folder, own_tensors
+
+
+def make(config: Mapping[str, Any]) -> VLM:
+    """Random weights and a processor for checked nodes `encoder`, `connector`, `llm`, `fusion`."""
+    views = create(config["encoder"]["views"])
+    model = assemble(config, views.spec)
+    llm = config["llm"]
+    model.processor = Processor(views, create(llm["tokenizer"]), create(llm["template"]), model.fusion.spec)  # type: ignore[arg-type]
+    return model
+
+
+def build_model(overrides: Sequence[str]) -> VLM:
+    """Random weights for a composed configuration, frozen and trainable as its phase says.
+
+    Raises: ConfigError naming file, key and remedy.
+    """
+    from vlm.build import compose
+
+    config = compose(list(overrides)).config
+    torch.manual_seed(config["seed"])
+    model = make(config)
+    Trainable(model, config["phase"]["trainable"])
+    return model
+
+
+def load_model(source: str | Path) -> VLM:
+    """A run folder, its model/ folder or an exported one, in eval mode.
+
+    Raises: InputError if it is no model, or a tensor is missing, left over or of another shape.
+    """
+    folder = model_folder(source)
+    config = read_config(folder)
+    model = make(config)
+    if (folder / "tokenizer.json").exists():
+        model.processor.tokenizer.load(folder / "tokenizer.json")
+    for name in PARTS:
+        load_part(model, name, folder)
+    return model.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The nodes of a saved model. Raises: InputError for a file that is none of ours."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != 1 or not all(name in config for name in PARTS):
+        raise InputError(
+            f"{path} does not describe a model of this project (format 1 with {', '.join(PARTS)}); a published "
+            "checkpoint is read with experiments.import_checkpoint"
+        )
+    return config
+
+
+def import_checkpoint(format: str, path: str | Path, dtype: torch.dtype | None = None) -> VLM:
+    """A published checkpoint as a model of ours, in eval mode; the file's dtype is kept unless `dtype` is given.
+
+    format: purevlm (.npz) or supravl_nano (folder). Raises: InputError naming the tensor that does not fit.
+    """
+    from vlm.build import compose
+
+    found = read_checkpoint(format, Path(path))
+    model = make(compose(found.overrides).config).to(found.dtype)
+    fill({name: tensor for part in PARTS for name, tensor in _named(model, part)}, found.tensors, str(path))
+    if found.tokenizer is not None:
+        model.processor.tokenizer.load(found.tokenizer)
+    return model.to(dtype or found.dtype).eval()
+
+
+def parameter_report(model: VLM) -> dict[str, Any]:
+    """Logical weights: `total` counts a shared table once, `untied` as often as it is used; buffers never count."""
+    return {
+        "total": sum(p.numel() for p in model.parameters()),
+        "untied": sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False)),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parts": {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in PARTS},
+    }
+
+
+@torch.no_grad()
+def logits(
+    model: VLM,
+    views: Tensor,
+    ids: Tensor,
+    token_budget: int | None = None,
+    mode: str | None = None,
+    visual: bool = False,
+) -> Tensor:
+    """[L, V], a row an id; with `visual` also the rows of the visual tokens in front.
+
+    views [N, C, H, W] as the encoder takes them.   ids [L].   mode: of a foveated model; others have none.
+    Raises: InputError for a mode that the model does not have, or ids that are no vector.
+    """
+    if mode is not None:
+        raise InputError(f"mode={mode!r}: this model's fusion has no modes; leave mode out")
+    if ids.ndim != 1:
+        raise InputError(f"ids has shape {list(ids.shape)}; give one row, [L]")
+    shape = model.processor.views.spec
+    count = model.processor.spec.count(shape.height, shape.width, token_budget)
+    front = count * views.shape[0]
+    row = torch.cat([torch.full((front,), VISUAL, dtype=torch.long), ids.long().cpu()]).unsqueeze(0)
+    parameter = next(model.parameters())
+    batch = Batch(
+        ids=row,
+        labels=row,
+        positions=torch.arange(row.shape[1]).unsqueeze(0),
+        segment=torch.zeros_like(row),
+        parent=torch.full((1,), PADDING),
+        views=views.to(parameter.dtype),
+        slots=torch.tensor([[0, view] for view in range(views.shape[0])], dtype=torch.long).reshape(-1, 2),
+        pictures=torch.arange(views.shape[0]),
+        token_budget=token_budget,
+    ).to(parameter.device)
+    embeds, _ = model.fusion(batch, model.encoder, model.connector, model.llm)
+    scores = model.llm.logits(model.llm(embeds, batch.positions))[0]  # type: ignore[operator]
+    return scores if visual else scores[front:]
+
+
+def generate(
+    model: VLM,
+    prompt: str = "",
+    images: Sequence[Any] = (),
+    video: Any = None,
+    decoding: str = "greedy",
+    token_budget: int | None = None,
+    **options: Any,
+) -> str:
+    """One answer. images: PIL pictures, paths, or ready [C, H, W] tensors.
+
+    options: transformers' generation options (max_new_tokens, num_beams, top_k, temperature, ...).
+    Raises: InputError for a picture, decoding or option that cannot be used.
+    """
+    if video is not None:
+        raise InputError("video: this model was not trained on clips; give pictures in images")
+    example = model.processor.question(prompt, [_picture(image) for image in images], token_budget)
+    parameter = next(model.parameters())
+    batch = model.processor.collate([example], token_budget).to(parameter.device)
+    batch = batch.map(lambda tensor: tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor)
+    return answers(model, batch, decoding, **options)[0]  # type: ignore[arg-type]
+
+
+def _picture(image: Any) -> Any:
+    if isinstance(image, Tensor | Image.Image):
+        return image
+    path = Path(image)
+    try:
+        return open_picture(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: the picture cannot be read: {error.strerror or error}") from error
+
+
+def _named(model: VLM, part: str) -> list[tuple[str, Tensor]]:
+    return [(f"{part}.{name}", tensor) for name, tensor in own_tensors(getattr(model, part)).items()]

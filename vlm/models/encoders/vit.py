@@ -1,0 +1,54 @@
+"""A plain vision transformer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.contracts.errors import Mismatch
+from vlm.contracts.ranges import PositiveInt
+from vlm.contracts.vision import EncoderOutput, FixedCount, ViewSpec, VisionSpec
+
+
+class ViT(nn.Module):
+    """views [N, C, H, W] -> one token a patch, [N, (H/patch) * (W/patch), width], row-major.
+
+    Pre-norm blocks with GELU, learned positions, a last LayerNorm, no class token.
+    Source: Dosovitskiy et al. 2021, without the class token.
+    """
+
+    def __init__(
+        self,
+        views: ViewSpec,
+        patch: PositiveInt,
+        width: PositiveInt,
+        layers: PositiveInt,
+        heads: PositiveInt,
+        mlp: PositiveInt,
+    ) -> None:
+        super().__init__()
+        self.spec = self.describe(views, patch, width, layers, heads, mlp)
+        tokens = self.spec.count(views.height, views.width, None)
+        self.patches = nn.Conv2d(views.channels, width, kernel_size=patch, stride=patch)
+        self.positions = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, mlp, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    @staticmethod
+    def describe(views: ViewSpec, patch: int, width: int, layers: int, heads: int, mlp: int) -> VisionSpec:
+        if width % heads:
+            raise Mismatch("heads", f"{heads} heads do not divide width {width}")
+        if views.height % patch or views.width % patch:
+            raise Mismatch("patch", f"{patch} does not divide views of {views.height} x {views.width} pixels")
+        return VisionSpec(width=width, count=FixedCount((views.height // patch) * (views.width // patch)))
+
+    def forward(self, views: Tensor, token_budget: int | None = None) -> EncoderOutput:
+        tokens = self.patches(views).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        return EncoderOutput(tokens=self.norm(tokens))

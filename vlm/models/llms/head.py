@@ -1,0 +1,27 @@
+"""Log-probabilities of targets without logits for positions that carry no loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vlm.contracts.batch import IGNORE
+
+
+def token_logp(
+    hidden: Tensor, targets: Tensor, logits: Callable[[Tensor], Tensor], floor: float | None = None
+) -> Tensor:
+    """hidden [R, L, W], targets [R, L] -> log-probabilities [R, L], 0 where targets is IGNORE.
+
+    The head runs on target positions only; half-precision logits are summed in float32.
+    floor: if given, log(p + floor) instead of log p.
+    """
+    kept = targets != IGNORE
+    scores = logits(hidden[kept])
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    chosen = scores.log_softmax(-1).gather(-1, targets[kept].unsqueeze(-1)).squeeze(-1)
+    if floor is not None:
+        chosen = (chosen.exp() + floor).log()
+    return chosen.new_zeros(targets.shape).masked_scatter(kept, chosen)

@@ -1,0 +1,33 @@
+"""The composite: encoder, connector, language model, and the fusion that joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vlm.contracts.batch import Batch
+from vlm.contracts.fusion import Output
+from vlm.models.mask import attention_mask
+
+
+class VLM(nn.Module):
+    """batch -> Output(logp [R, L-1], aux).
+
+    processor: turns pictures and text into batches, the same in training and use (vlm.data.processor).
+    config: the plain nodes from which the parts were assembled, saved with the model.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, connector: nn.Module, llm: nn.Module, fusion: nn.Module, config: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.encoder, self.connector, self.llm, self.fusion = encoder, connector, llm, fusion
+        self.config = config
+        self.processor: Any = None
+
+    def forward(self, batch: Batch) -> Output:
+        embeds, aux = self.fusion(batch, self.encoder, self.connector, self.llm)
+        hidden = self.llm(embeds, batch.positions, attention_mask(batch))
+        logp = self.llm.logp(hidden[:, :-1], batch.labels[:, 1:])  # type: ignore[operator]
+        return Output(logp=logp, aux=aux)

@@ -1,0 +1,144 @@
+"""One self-contained page about the runs of a folder: nothing in it is fetched from anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vlm.contracts.errors import InputError
+from vlm.reporting.curves import STYLES, draw, group_curve
+from vlm.reporting.groups import Estimate, Group, group_runs
+from vlm.reporting.pictures import thumbnails
+from vlm.reporting.runs import Run, find_runs
+
+PICTURES = 16  # shown of a group
+STATES = ("finished", "running", "stopped", "failed", "unreadable")
+# metric, heading, whether the axis holds 0; a figure appears where something was logged
+FIGURES = (
+    ("train/loss", "Training loss, nats a token", False),
+    ("val/loss", "Validation loss, nats a token", False),
+    ("val/vision_gain", "Vision gain, nats a token", True),
+    ("val/exact_match", "Exact answers on validation pictures", False),
+    ("test/exact_match", "Exact answers on test pictures", False),
+)
+
+
+def write_report(folder: Path, out: Path) -> Path:
+    """Reads every run in `folder` and writes the page; a page that was there is replaced in one step.
+
+    Raises: InputError if there is no run, or `out` cannot be written.
+    """
+    page = render(find_runs(folder), folder.resolve().name)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, out)
+    except OSError as error:
+        raise InputError(f"out: {out} cannot be written ({error.strerror}); choose another file with out=FILE") from error
+    return out
+
+
+def render(runs: Sequence[Run], name: str) -> str:
+    """The page as text. name: of the folder that holds the runs."""
+    groups = group_runs(runs)
+    systems: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        systems[group.system].append(group)
+    return _environment().get_template("report.html.j2").render(
+        name=name,
+        systems=systems,
+        groups=groups,
+        runs=runs,
+        states=_states(runs),
+        minutes=sum(run.status.seconds or 0.0 for run in runs) / 60,
+        unfinished=[run for run in runs if run.status.state != "finished"],
+        warnings=[(group, text) for group in groups for text in group.warnings()],
+        data=_data(runs),
+        skipped=sum(run.data.skipped for run in runs),
+        figures={system: list(_figures(system, members)) for system, members in systems.items()},
+        pictures=[(group, run, seen) for group in groups for run in group.counted[:1] if (seen := thumbnails(run, PICTURES))],
+        environments=_environments(runs),
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vlm.reporting", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(
+        number=lambda value: f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}",
+        percent=lambda value: f"{100 * value:.1f}",
+        steps=_steps,
+        states=_states,
+        interval=_interval,
+    )
+    environment.globals.update(line_styles=STYLES)
+    return environment
+
+
+def _states(runs: Iterable[Run]) -> list[tuple[str, int]]:
+    counts = Counter(run.status.state for run in runs)
+    return [(state, counts[state]) for state in STATES if counts[state]]
+
+
+def _steps(runs: Sequence[Run]) -> str:
+    """5,532, or 1,200 of 5,532 of runs that are on their way."""
+    steps = sorted({run.status.step for run in runs})
+    text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    goal = max(run.status.max_steps or 0 for run in runs)
+    return text if goal <= steps[0] else f"{text} of {goal:,}"
+
+
+def _interval(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{scale * estimate.low:.{digits}f} to {scale * estimate.high:.{digits}f}"
+
+
+def _figures(system: str, groups: Sequence[Group]) -> Iterator[tuple[str, Markup]]:
+    for metric, heading, zero in FIGURES:
+        curves = [group_curve(group, metric, style) for style, group in enumerate(groups)]
+        drawn = [curve for curve in curves if curve is not None]
+        if drawn:
+            identity = f"{system}-{metric}".replace("/", "-").replace(" ", "-")
+            # The drawing is XML built from escaped parts.
+            yield heading, Markup(draw(drawn, f"{system}: {heading.lower()}", identity, zero))  # noqa: S704
+
+
+def _data(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """One row for each prepared split that was read: set, use, rows, licence, hash, and the systems that read it."""
+    readers: dict[tuple[Any, ...], dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        for use, sets in run.data.sets.items():
+            for name, read in sets.items():
+                readers[name, use, read.rows, read.license, read.manifest_sha256][run.system] = None
+    keys = ("name", "use", "rows", "license", "hash")
+    return [{**dict(zip(keys, read, strict=True)), "systems": list(names)} for read, names in readers.items()]
+
+
+def _environments(runs: Iterable[Run]) -> list[tuple[dict[str, str], list[Run]]]:
+    """Each set of versions with the runs that had it."""
+    found: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.versions:
+            found[tuple(_flat(run.versions))].append(run)
+    return [(dict(versions), members) for versions, members in found.items()]
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", str(value)

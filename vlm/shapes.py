@@ -1,0 +1,99 @@
+"""How the parts of a model meet, found by plain arithmetic before any weight exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlm.contracts.errors import ConfigError, Mismatch, Problem
+from vlm.contracts.language import LanguageSpec
+from vlm.contracts.vision import ViewSpec, VisionSpec
+from vlm.signature import SignatureError, read
+
+PARTS = ("encoder", "connector", "llm", "fusion")
+ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template")}  # nodes that stand inside a part's node
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What each part gives to the next.   visual_tokens: of one picture, all its views together."""
+
+    views: ViewSpec
+    encoder: VisionSpec
+    connector: VisionSpec
+    fusion: VisionSpec
+    llm: LanguageSpec
+    visual_tokens: int
+    tokenizer_size: int
+
+
+def shapes(config: Mapping[str, Any]) -> Shapes:
+    """The specs of a checked configuration.
+
+    Raises: ConfigError if the parts do not meet.
+    """
+    found, problems = chain(config)
+    if found is None:
+        raise ConfigError(problems)
+    return found
+
+
+def chain(config: Mapping[str, Any]) -> tuple[Shapes | None, list[Problem]]:
+    """Views -> encoder -> connector -> fusion, and the language model beside them, as far as they meet.
+
+    config: its nodes have passed the check against their signatures.
+    """
+    problems: list[Problem] = []
+
+    def describe(key: str, node: Mapping[str, Any], **wired: Any) -> Any:
+        if any(value is None for value in wired.values()):
+            return None  # the part in front does not fit; its own problem says why
+        try:
+            return _describe(key, node, wired)
+        except Mismatch as error:
+            own = error.argument in node
+            problems.append(Problem(f"{key}.{error.argument}" if own else key, str(error)))
+        except SignatureError as error:
+            problems.append(Problem(f"{key}._target_", str(error)))
+        return None
+
+    views = describe("encoder.views", config["encoder"]["views"])
+    encoder = describe("encoder", config["encoder"], views=views)
+    llm = describe("llm", config["llm"])
+    tokenizer = describe("llm.tokenizer", config["llm"]["tokenizer"])
+    width = llm.width if llm else None
+    connector = describe("connector", config["connector"], source=encoder, width=width)
+    fusion = describe("fusion", config["fusion"], source=connector, width=width)
+    if llm is not None and tokenizer is not None and tokenizer > llm.vocabulary:
+        message = f"{tokenizer} entries, but llm embeds {llm.vocabulary}; choose one size for both"
+        problems.append(Problem("llm.tokenizer", message))
+    if llm is None or tokenizer is None or fusion is None:
+        return None, problems
+    if fusion.width != llm.width:
+        message = f"gives tokens of width {fusion.width}, but llm is {llm.width} wide; choose another connector or llm"
+        problems.append(Problem("connector", message))
+    budget = config["encoder"].get("token_budget")
+    visual = views.max_views * fusion.count(views.height, views.width, budget)
+    text = config["llm"]["template"]["max_tokens"]
+    if visual + text > llm.positions:
+        room = llm.positions - visual
+        shorter = f"llm.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
+        message = (
+            f"{visual} visual tokens + {text} text tokens = {visual + text}, but llm has {llm.positions} positions; "
+            f"choose {shorter}, or an llm with at least {visual + text} positions"
+        )
+        problems.append(Problem("llm.template.max_tokens", message))
+    if problems:
+        return None, problems
+    return Shapes(views, encoder, connector, fusion, llm, visual, tokenizer), []
+
+
+def _describe(key: str, node: Mapping[str, Any], wired: Mapping[str, Any]) -> Any:
+    """Call `describe` with the node's keys, the constructor's defaults and the wired arguments."""
+    signature = read(node["_target_"])
+    if signature.describe is None:
+        raise SignatureError(f"{signature.target} has no static method `describe` that gives its shapes")
+    defaults = {name: entry.default for name, entry in signature.parameters.items() if not entry.required}
+    given = {name: value for name, value in node.items() if name != "_target_" and name not in ATTACHED.get(key, ())}
+    return signature.describe(**{**defaults, **given, **wired})

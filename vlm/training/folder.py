@@ -1,0 +1,132 @@
+"""The run folder: who works in it, in which state it is, and what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from vlm.contracts.errors import InputError, RunError
+
+NOT_IDENTITY = ("paths", "logging")  # where a run lies and how it is watched do not change what it is
+LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "hydra-core", "numpy", "pillow", "wandb")
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """First 12 hex digits of a hash of what decides the result; other runs enter by their id, not their path."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    for key in ("init_from", "resume"):
+        kept[key] = _identity(kept.get(key))
+    kept["weights"] = {part: _identity(source) for part, source in (kept.get("weights") or {}).items()}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _identity(source: str | None) -> str | None:
+    if source is None:
+        return None
+    folder = Path(source)
+    return folder.resolve().name if (folder / "status.json").exists() else str(source)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace the file in one step, so that a reader or a crash never sees half of it. NaN becomes null."""
+    temporary = path.with_suffix(path.suffix + ".part")
+    try:
+        with temporary.open("w") as file:
+            json.dump(finite(content), file, indent=1, default=str)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}; free some space or fix its permissions") from error
+
+
+def finite(content: Any) -> Any:
+    """The same with numbers that JSON does not know as null, and tensors and NumPy scalars as plain numbers."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    content = content.item() if hasattr(content, "item") else content
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+class RunFolder:
+    """runs/<name>/<run_id>/. `status` is the last known state, `{}` for a new run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.status: dict[str, Any] = read_status(path)
+        self._lock = FileLock(path / ".lock")  # the system frees it if the process dies
+        self._began, self._spent = time.monotonic(), 0.0
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.get("state") == "finished"
+
+    def open(self) -> None:
+        """Create the folder and take it. Raises: InputError if another process has it, or it cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another process works in this run folder; wait for it, or change seed or any key"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: the run folder cannot be made: {error.strerror}; set paths.runs to a folder you may "
+                "write to"
+            ) from error
+        self.status = read_status(self.path)
+        self._spent = self.status.get("seconds", 0.0)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def describe(self, config: Mapping[str, Any], overrides: Sequence[str], data: Mapping[str, Any]) -> None:
+        """Everything needed to know and repeat the run, before it starts."""
+        write_json(self.path / "versions.json", versions())
+        write_json(self.path / "data.json", data)
+        (self.path / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        command = shlex.join(["python", "-m", "experiments.train", *overrides])
+        (self.path / "command.txt").write_text(f"{command}\n")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on this run, over all its starts."""
+        return self._spent + time.monotonic() - self._began
+
+    def update(self, **changes: Any) -> None:
+        self.status = {**self.status, **changes, "seconds": round(self.seconds, 2)}
+        write_json(self.path / "status.json", self.status)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """{} if there is none. Raises: InputError for a file that is no JSON."""
+    file = path / "status.json"
+    if not file.exists():
+        return {}
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON ({error}); move the run folder away and start again") from error
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform(), "executable": sys.executable}
+    for name in LIBRARIES:
+        found[name] = importlib.metadata.version(name)
+    return found

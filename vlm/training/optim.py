@@ -1,0 +1,62 @@
+"""Optimizer, schedule and clipping as the recipes publish them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
+from vlm.training.trainable import Trainable
+
+
+def make_optimizer(trainable: Trainable, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """One group a path of the trainable tree, split in two where weight decay spares vectors and scalars."""
+    groups = []
+    for path, members in trainable.groups.items():
+        for decays in (True, False):
+            chosen = [parameter for _, parameter in members if (parameter.ndim >= 2) == decays]
+            if chosen:
+                groups.append(
+                    {
+                        "params": chosen,
+                        "lr": trainable.rates[path],
+                        "weight_decay": settings.weight_decay if decays else 0.0,
+                        "path": path,
+                    }
+                )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    return kind(groups, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=True)
+
+
+def rate_factor(step: int, steps: int, settings: ScheduleSettings) -> float:
+    """Share of the peak rate at optimizer step `step` of `steps`, counted from 0."""
+    warmup = round(settings.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    if settings.name == "constant":
+        return 1.0
+    fall = 1 - progress if settings.name == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.floor + (1 - settings.floor) * fall
+
+
+def clip(model: nn.Module, settings: OptimizerSettings) -> Tensor:
+    """Limit gradients in place: each tensor's own norm (clip_each), then the norm over all. Returns the norm over all
+    gradients as they were after clip_each.
+    """
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for part, limit in settings.clip_each.items():
+        if limit is None:
+            continue
+        for name, gradient in gradients.items():
+            if name.startswith(f"{part}."):
+                norm = gradient.norm()
+                # 1e-8 guards the division only: a gradient below its limit is left as it is
+                gradient.mul_(torch.where(norm > limit, limit / (norm + 1e-8), 1.0))
+    total = get_total_norm(gradients.values())
+    if settings.clip_norm is not None:
+        clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], settings.clip_norm, total)
+    return total

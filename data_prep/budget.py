@@ -84,6 +84,6 @@ class Budget:
             [
                 f"  {reason}: {count} of {self.rows} rows; {limit:g} percent are allowed. First of them:",
                 *examples,
-                f"    Repair or remove them, or allow them with +source.budget.{reason}={needed:g}",
+                f"    Repair or remove them, or allow them with ++source.budget.{reason}={needed:g}",
             ]
         )

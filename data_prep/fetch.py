@@ -106,10 +106,11 @@ def _download(package: Package, folder: Path) -> None:
 
 
 def _is_pinned(package: Package, file: str, digest: str) -> bool:
-    """Whether the file may be used. Another version than the pinned one is told, not compared: its client checked it."""
+    """Whether the file may be used. A version other than the pinned one is told: its client has checked it."""
     found = _version(package, file)
     if package.version is not None and found != package.version:
-        log.warning("%s is version %s here, %s is pinned: its sha256 is not compared", package.name, found, package.version)
+        told = "%s is version %s here, %s is pinned: its sha256 is not compared"
+        log.warning(told, package.name, found, package.version)
         return True
     return package.sha256 is None or digest == package.sha256
 

@@ -83,7 +83,7 @@ def write_manifest(
     if not writer.samples:
         raise InputError(
             f"{source.name}/{split} would hold no samples: {dict(tally.skipped) or 'the source has no rows for it'}; "
-            "give more rows" + (f", or hold out more of them (source.holdout.every is {source.holdout.every})" if source.holdout else "")
+            f"give more rows{f', or lower source.holdout.every={source.holdout.every}' if source.holdout else ''}"
         )
     left, right = tally.rows_in, writer.samples + sum(tally.skipped.values()) + tally.merged
     assert left == right, f"{source.name}/{split}: {left} rows in, but {right} accounted for"
@@ -162,7 +162,7 @@ def verify_shards(directory: Path) -> list[str]:
             if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
                 faults.append(f"{directory / name}: its bytes are not those that were written")
     keys = [key for shard in shards.manifest["shards"] for key in _keys(directory / shard["name"], faults)]
-    faults += [f"{directory}: key {first} stands before {second}" for first, second in pairwise(keys) if first >= second]
+    faults += [f"{directory}: key {one} stands before {two}" for one, two in pairwise(keys) if one >= two]
     if len(keys) != len(shards):
         faults.append(f"{directory}: {len(keys)} samples in the shards, {len(shards)} in the manifest")
     for row in range(len(shards)):

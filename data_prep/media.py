@@ -22,9 +22,10 @@ EXIF_ORIENTATION = 0x0112
 class PictureRules:
     """How a set's pictures are stored.
 
-    format: of what is stored, png where single pixels matter (digits, drawings), jpeg else.   max_side: longer side, larger ones shrink.
-    min_side: shorter side, smaller ones are skipped.   max_aspect: longer side over shorter.
-    blank: whether pictures of one colour are kept.   quality: of JPEG.   max_pixels: larger ones are skipped undecoded.
+    format: of what is stored, png where single pixels matter (digits, drawings), jpeg else.
+    max_side: longer side, larger ones shrink.   min_side: shorter side, smaller ones are skipped.
+    max_aspect: longer side over shorter, beyond it skipped.   max_pixels: larger ones are skipped undecoded.
+    blank: whether pictures of one colour are kept.   quality: of JPEG.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -68,7 +69,8 @@ def store(content: bytes | Image.Image, name: str, rules: PictureRules) -> Store
     if max(picture.size) > rules.max_side:
         picture = _shrink(picture, rules.max_side)
     data = content if as_is and isinstance(content, bytes) else _encode(picture, rules)
-    return Stored(data, "png" if rules.format == "png" else "jpg", *picture.size, pixels, perceptual_hash(picture), source_mode, source_format)
+    member = {"png": "png", "jpeg": "jpg"}[rules.format]
+    return Stored(data, member, *picture.size, pixels, perceptual_hash(picture), source_mode, source_format)
 
 
 def perceptual_hash(picture: Image.Image) -> str:
@@ -88,13 +90,13 @@ def _cosines() -> np.ndarray:
 def _check_shape(size: tuple[int, int], name: str, rules: PictureRules) -> None:
     short, long = sorted(size)
     if short < rules.min_side:
-        raise PictureError("media_tiny", f"{name} is {size[0]}x{size[1]}; the shorter side must be >= {rules.min_side}")
+        raise PictureError("media_tiny", f"{name} is {size[0]}x{size[1]}; the shorter side must reach {rules.min_side}")
     if long > rules.max_aspect * short:
         raise PictureError("media_aspect", f"{name} is {size[0]}x{size[1]}; the limit is {rules.max_aspect:g} to 1")
 
 
 def _storable(header: Image.Image, mode: str, rules: PictureRules) -> bool:
-    """Whether the file can be kept byte for byte: upright, opaque, RGB or grey, of the wanted format and allowed size."""
+    """Whether the file can be kept byte for byte: upright, opaque, RGB or grey, wanted format and size."""
     return (
         header.format == rules.format.upper()
         and header.mode == mode

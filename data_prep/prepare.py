@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vlm.contracts.errors import ConfigError, InputError, RunError
 
+TOLD = ("set", "split", "counts", "bytes")  # what a finished split prints; the rest stands in its manifest.json
 started = False  # Hydra leaves with code 1 where it refuses a command line; that is a refusal, code 2
 
 
@@ -22,16 +23,15 @@ def main(config: DictConfig) -> None:
     from data_prep.settings import check
 
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
         for manifest in prepare(*check(plain)):
-            print(json.dumps({name: manifest[name] for name in ("set", "split", "counts", "bytes") if name in manifest}
-                             or manifest))  # fmt: skip
+            print(json.dumps(manifest if "dry_run" in manifest else {name: manifest[name] for name in TOLD}))
     except (ConfigError, InputError, RunError) as error:
         print(error, file=sys.stderr)
         sys.exit(1 if isinstance(error, RunError) else 2)
     except KeyboardInterrupt:
-        print("stopped; nothing unfinished was left behind and downloads are kept: the same command starts again",
-              file=sys.stderr)  # fmt: skip
+        print("stopped; no part of the set is left, downloads are kept: the same command goes on", file=sys.stderr)
         sys.exit(75)
 
 

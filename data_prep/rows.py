@@ -46,7 +46,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Skip:
-    """A source row that cannot become a sample. reason: a name from `budget.PERCENT`.   rows: how many it stands for."""
+    """A source row that cannot become a sample.
+
+    reason: a name from `budget.PERCENT`.   rows: how many rows of the source it stands for.
+    """
 
     split: str | None
     origin: Origin

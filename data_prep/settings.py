@@ -79,7 +79,7 @@ class PrepareSettings:
     paths: Paths
 
 
-def check(config: dict[str, Any]) -> tuple[PrepareSettings, Converter]:
+def check(config: dict[Any, Any]) -> tuple[PrepareSettings, Converter]:
     """The plain configuration as typed settings and the set's converter.
 
     Raises: ConfigError with every problem: unknown or missing keys, types, ranges, names that do not exist.
@@ -115,7 +115,7 @@ def _reader(node: dict[str, Any]) -> Converter:
     return _validate(factory, {name: value for name, value in node.items() if name != "_target_"}, "source.reader")
 
 
-def _validate(kind: Any, node: dict[str, Any], at: str) -> Any:
+def _validate(kind: Any, node: dict[Any, Any], at: str) -> Any:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(node))  # strict mode builds records from JSON only
     except ValidationError as error:

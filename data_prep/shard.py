@@ -57,7 +57,7 @@ class ShardWriter:
             self._start_shard()
         pixels = sum(medium.w * medium.h for medium in record.media)
         shard, count = len(self.shards), len(record.media)
-        self._index += ROW.pack(shard, self._offset, len(block), BLOCK, len(text), 0, count, count, min(pixels, 2**32 - 1))
+        self._index += ROW.pack(shard, self._offset, len(block), BLOCK, len(text), 0, count, count, pixels)
         self._write(block)
         self._in_shard += 1
         self.samples += 1

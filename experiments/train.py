@@ -1,8 +1,8 @@
 """One training run, or a sweep of them; prints the run folder.
 
-  python -m experiments.train experiment=supravl_nano data=captions_small
-  python -m experiments.train experiment=purevlm seed=0,1,2 -m
-  python -m experiments.train encoder=vit_nano connector=linear llm=gpt2_nano phase.epochs=3
+python -m experiments.train experiment=supravl_nano data=captions_small
+python -m experiments.train experiment=purevlm seed=0,1,2 -m
+python -m experiments.train encoder=vit_nano connector=linear llm=gpt2_nano phase.epochs=3
 """
 
 from __future__ import annotations

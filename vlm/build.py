@@ -6,10 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import math
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,38 +29,16 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlm.check import check
-from vlm.contracts.errors import ConfigError, InputError, Problem, RunError
+from vlm.command import STOPPED, Composed, Job, combinations, help_text, tell
+from vlm.contracts.errors import ConfigError, Problem, RunError
 from vlm.contracts.settings import RunConfig
-from vlm.origins import origin, record, under
-from vlm.wording import did_you_mean, join, nearest, shown, unknown
+from vlm.origins import file_problem, first_line, group_defaults, origin, record, under
+from vlm.wording import did_you_mean, field_types, join, nearest, shown, unknown
+
+__all__ = ["Composed", "Job", "compose", "config_dir", "entry"]
 
 COMMAND_LINE = "command line"
-STOPPED = 75  # exit code of a run that was stopped on request, with its state saved
-FULLY_CHECKED = 256  # jobs of a sweep that are composed one by one before it starts; of more, single values are
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A configuration that passed the check.
-
-    config: plain and resolved.   origins: dotted key -> file that wrote it.   choices: group -> choice.
-    overrides: as typed, without leading plus signs.   sweep: id of the multirun that this job belongs to.
-    """
-
-    config: dict[str, Any]
-    origins: dict[str, str]
-    choices: dict[str, str | None]
-    overrides: list[str]
-    sweep: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One finished job of a multirun.   value: what the task returned.   error: why it failed."""
-
-    overrides: list[str]
-    value: Any = None
-    error: BaseException | None = None
+Task = Callable[[Composed], Any]
 
 
 def config_dir() -> Path:
@@ -83,18 +59,6 @@ def compose(overrides: Iterable[str] = (), root: str = "train", schema: type = R
     if problems:
         raise ConfigError(problems)
     return composed
-
-
-Task = Callable[[Composed], Any]
-
-
-HELP = """
-Keys (key=value): each stands with its meaning in the YAML files of conf/; --cfg job prints all of them.
-  --cfg job [--resolve] [-p NODE]   print the configuration, or one node of it, and run nothing
-  -m, --multirun                    several values (key=a,b or group=glob(*)) start a run each
-  --info, --hydra-help              what Hydra itself can do
-
-Exit codes: 0 done, 1 failed, 2 refused before anything was started, 75 stopped on request (run it again to go on)."""
 
 
 @contextmanager
@@ -151,72 +115,88 @@ class Composer:
     root: str
     schema: type
     bases: dict[tuple[str, ...], Base] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
     config: DictConfig = field(default_factory=OmegaConf.create)  # the last one composed, with its interpolations
 
     def __post_init__(self) -> None:
         self.parser = OverridesParser.create(config_loader=self.loader)
-        self.groups = [group for group in self.loader.list_groups("") if group != "hydra"]
-        self.fields = [entry.name for entry in dataclasses.fields(self.schema)]
+        self.defaults = group_defaults(config_dir() / f"{self.root}.yaml")
+        self.fields = list(field_types(self.schema))
 
     def compose(self, overrides: list[str]) -> tuple[Composed, list[Problem]]:
         """The configuration and every problem found; with problems it is only as good as they let it be."""
         lines, problems = self.parse(overrides)
-        chosen: list[str] = []
-        guessed = False
-        for line in lines:
-            if line.override.is_sweep_override():
-                problems.append(line.problem("several values; add -m to sweep over them, or write [a,b] for a list"))
-            elif not line.sets_value:
-                wrong = _wrong_choices(line)
-                problems += [line.problem(message) for message in wrong.values()]
-                guessed |= bool(wrong)
-                # The nearest choice stands in for a wrong one, so that the rest of the line can be looked at.
-                chosen += [f"{line.key}={near}" for name in wrong for near in nearest(name, line.options)]
-                chosen += [] if wrong else [line.text]
+        chosen, wrong = self._choices(lines)
+        problems += wrong
         try:
             base = self._base(tuple(chosen))
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            return Composed({}, {}, {}, overrides), [*problems, _file_problem(error)]
+            return Composed({}, {}, {}, overrides), [*problems, file_problem(error, config_dir())]
         self.config, origins = base.config.copy(), dict(base.origins)
-        config = self.config
         for line in lines:
             if line.sets_value and not line.override.is_sweep_override():
-                problems += [line.problem(message) for message in self._set(config, origins, line)]
-        unresolved = [Problem(key, message, origin(key, origins)) for key, message in _unresolved(config)]
+                problems += [line.problem(message) for message in self._set(origins, line)]
+        unresolved = [Problem(key, message, origin(key, origins)) for key, message in _unresolved(self.config)]
         for problem in unresolved:
-            OmegaConf.update(config, problem.key, None)
+            OmegaConf.update(self.config, problem.key, None)
         problems += unresolved
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(self.config, resolve=True)
         broken = [problem.key for problem in problems]
         found = [problem for problem in check(plain, origins, self.schema) if not under(problem.key, broken)]
-        if guessed:  # the files are a guess, so only what was typed can be judged
+        if wrong:  # some files are a guess, so only what was typed can be judged
             found = [problem for problem in found if problem.file == COMMAND_LINE]
-        problems += _without_echoes(found, config)
+        problems += _without_echoes(found, self.config)
         return Composed(plain, origins, base.choices, [line.text.lstrip("+") for line in lines]), problems
+
+    def _choices(self, lines: list[Line]) -> tuple[list[str], list[Problem]]:
+        """What Hydra is asked for. The nearest choice stands in for a wrong one, so that the rest can be looked at."""
+        chosen: list[str] = []
+        problems: list[Problem] = []
+        for line in lines:
+            if line.override.is_sweep_override():
+                problems.append(line.problem("several values; add -m to sweep over them, or write [a,b] for a list"))
+            elif wrong := _wrong_choices(line):
+                problems += [line.problem(message) for message in wrong.values()]
+                chosen += [f"{line.key}={near}" for name in wrong for near in nearest(name, line.options)]
+            elif line.override.is_add() and line.key in self.defaults and line.override.package is None:
+                problems.append(line.problem(f"is chosen already; write {line.text.lstrip('+')} without a plus sign"))
+            elif not line.sets_value:
+                chosen.append(line.text)
+        for group, choice in self.defaults.items():
+            if choice == "???" and not any(line.key == group for line in lines):
+                options = sorted(self.loader.get_group_options(group))
+                problems.append(Problem(group, f"missing; choose one with {group}=NAME: {', '.join(options)}"))
+                chosen.append(f"{group}={options[0]}")
+        return chosen, problems
 
     def parse(self, overrides: Iterable[str]) -> tuple[list[Line], list[Problem]]:
         """Overrides as Hydra reads them, and a problem for each that it cannot read."""
         lines: list[Line] = []
         problems: list[Problem] = []
         for text in overrides:
-            try:
-                override = self.parser.parse_overrides([text])[0]
-            except HydraException as error:
-                reason = str(error).splitlines()[0]
-                message = f"cannot be read ({reason}); write key=value, and quote values with spaces, commas or braces"
-                problems.append(Problem(text, message, COMMAND_LINE))
-                continue
-            key = override.key_or_group
-            is_mapping = not override.is_sweep_override() and isinstance(override.value(), dict)
-            options = [] if is_mapping else sorted(self.loader.get_group_options(key))
-            lines.append(Line(text, override, options, key.split(".")[0].split("/")[0] == "hydra"))
+            if text not in self.lines:
+                try:
+                    self.lines[text] = self._line(text)
+                except HydraException as error:
+                    message = (
+                        f"cannot be read ({first_line(error)}); write key=value, and quote spaces, commas and braces"
+                    )
+                    problems.append(Problem(text, message, COMMAND_LINE))
+                    continue
+            lines.append(self.lines[text])
+            if lines[-1].key.startswith(("hydra.mode", "hydra.sweeper")):
+                problems.append(lines[-1].problem("a sweep is started with -m and key=a,b"))
         return lines, problems
 
-    def jobs(self, overrides: list[str]) -> tuple[list[list[str]], list[Problem]]:
-        """The jobs of a sweep, as lists of overrides.
+    def _line(self, text: str) -> Line:
+        override = self.parser.parse_overrides([text])[0]  # unlike parse_override, this knows how to expand glob(*)
+        key = override.key_or_group
+        is_mapping = not override.is_sweep_override() and isinstance(override.value(), dict)
+        options = [] if is_mapping else sorted(self.loader.get_group_options(key))
+        return Line(text, override, options, key.split(".")[0].split("/")[0] == "hydra")
 
-        Of a sweep with more than FULLY_CHECKED jobs: one job for each single value, the others at their first.
-        """
+    def jobs(self, overrides: list[str]) -> tuple[list[list[str]], list[Problem]]:
+        """The jobs of a sweep, as lists of overrides; of very many a choice that holds each single value."""
         lines, problems = self.parse(overrides)
         values: dict[str, list[str]] = {}
         for line in lines:
@@ -229,11 +209,7 @@ class Composer:
                 values[name] = [f"{name}={value}" for value in line.override.sweep_string_iterator()]
                 if not values[name]:
                     problems.append(line.problem(f"matches nothing; choices: {', '.join(line.options)}"))
-        if math.prod(map(len, values.values())) <= FULLY_CHECKED:
-            return [list(job) for job in itertools.product(*values.values())], problems
-        first = {name: choices[0] for name, choices in values.items()}
-        singles = [{**first, name: choice} for name, choices in values.items() for choice in choices[1:]]
-        return [list(job.values()) for job in [first, *singles]], problems
+        return combinations(values), problems
 
     def command(self, overrides: list[str], is_sweep: bool) -> tuple[Composed, list[Problem]]:
         """One command, or all jobs of a sweep; a problem of some jobs only says which."""
@@ -241,6 +217,8 @@ class Composer:
             return self.compose(overrides)
         jobs, problems = self.jobs(overrides)
         composed = Composed({}, {}, {}, overrides)
+        if len(jobs) > 100:
+            print(f"checking {len(jobs)} jobs before the first starts", file=sys.stderr)
         affected: dict[Problem, list[list[str]]] = {}
         for job in jobs:
             composed, found = self.compose(job)
@@ -268,29 +246,28 @@ class Composer:
             self.bases[chosen] = Base(config, origins, choices)
         return self.bases[chosen]
 
-    def _set(self, config: DictConfig, origins: dict[str, str], line: Line) -> list[str]:
+    def _set(self, origins: dict[str, str], line: Line) -> list[str]:
         """Set or delete one value, whether a schema knows the key or not; the check says what is wrong with it."""
         key, top = line.key, line.key.split(".")[0]
-        if top not in config and top not in self.fields:
-            return [unknown(top, [*self.fields, *(group for group in self.groups if group not in self.fields)])]
+        if top not in self.config and top not in self.fields:
+            return [unknown(top, dict.fromkeys([*self.fields, *self.defaults]))]
         if line.override.package is not None:
             return [f"there is no group {key!r} to put at @{line.override.package}"]
         for around in itertools.accumulate(key.split(".")[:-1], join):
-            value = OmegaConf.select(config, around, throw_on_missing=False)
+            value = OmegaConf.select(self.config, around, throw_on_missing=False)
             if value is not None and not isinstance(value, DictConfig):
-                return [f"{around} is {shown(OmegaConf.to_object(value) if isinstance(value, ListConfig) else value)}, "
-                        "so it has no keys inside"]
+                return [f"{around} has no keys inside, its value is {shown(str(value))}"]
         try:
             if line.override.is_delete():
                 parent, _, last = key.rpartition(".")
-                holder = OmegaConf.select(config, parent) if parent else config
+                holder = OmegaConf.select(self.config, parent) if parent else self.config
                 if not isinstance(holder, DictConfig) or last not in holder:
                     return ["there is nothing to delete"]
                 del holder[last]
             else:
-                OmegaConf.update(config, key, line.override.value(), merge=True, force_add=True)
+                OmegaConf.update(self.config, key, line.override.value(), merge=True, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError) as error:
-            return [str(error).splitlines()[0]]
+            return [first_line(error)]
         record(origins, key, line.override.value(), COMMAND_LINE)
         return []
 
@@ -311,7 +288,7 @@ def _wrong_choices(line: Line) -> dict[str, str]:
 
 def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[str, str]]:
     """Keys whose value is `???` or an interpolation that leads nowhere."""
-    names: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    names: Iterable[Any] = list(node) if isinstance(node, DictConfig) else range(len(node))
     for name in names:
         path = f"{key}[{name}]" if isinstance(name, int) and key else join(key, name)
         if OmegaConf.is_missing(node, name):
@@ -320,7 +297,7 @@ def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[
         try:
             value = node[name]
         except OmegaConfBaseException as error:
-            yield path, f"cannot be resolved: {str(error).splitlines()[0]}"
+            yield path, f"cannot be resolved: {first_line(error)}"
         else:
             if isinstance(value, Container) and not OmegaConf.is_interpolation(node, name):
                 yield from _unresolved(value, path)  # type: ignore[arg-type]
@@ -336,19 +313,6 @@ def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem
         return copied and any(problem.message == other.message for other in problems if other is not problem)
 
     return [problem for problem in problems if not echoes(problem)]
-
-
-def _file_problem(error: Exception) -> Problem:
-    """A configuration file that cannot be composed."""
-    cause = f" {error.__cause__}" if error.__cause__ else ""
-    lines = [line.strip() for line in f"{error}{cause}".splitlines() if line.strip()]
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        file = Path(error.problem_mark.name)
-        return Problem(f"line {error.problem_mark.line + 1}", f"is no YAML: {error.problem}", f"conf/{file.name}")
-    where, separator, rest = lines[0].partition("': ")
-    if separator and where.startswith("In '"):
-        return Problem("defaults", " ".join([rest, *lines[1:]]), f"{config_dir().name}/{where[4:]}.yaml")
-    return Problem("configuration", " ".join(lines), config_dir().name)
 
 
 def entry(
@@ -367,7 +331,7 @@ def entry(
             try:
                 code = _Command(root, schema, task, after_sweep).run(sys.argv[1:])
             except KeyboardInterrupt:
-                print("stopped before anything was saved; the same command starts again", file=sys.stderr)
+                print("stopped; the same command starts what is missing", file=sys.stderr)
                 code = STOPPED
             if code:
                 sys.exit(code)
@@ -391,7 +355,8 @@ class _Command:
         parser = get_args_parser()
         arguments = parser.parse_args(argv)
         if arguments.help:
-            print(self._help())
+            about = sys.modules[self.task.__module__].__doc__ or ""
+            print(help_text(about, config_dir() / f"{self.root}.yaml"))
             return 0
         if arguments.hydra_help or arguments.shell_completion or arguments.info is not None:
             self._hydra(argv, lambda config: None)
@@ -407,6 +372,9 @@ class _Command:
             print(ConfigError(problems), file=sys.stderr)
             return 2
         if arguments.cfg == "job":
+            if arguments.package and OmegaConf.select(composer.config, arguments.package) is None:
+                options = [str(name) for name in composer.config]
+                parser.error(f"--package: no node {arguments.package!r}{did_you_mean(arguments.package, options)}")
             print(_shown(composer.config, arguments.package, arguments.resolve), end="")
             return 0
         argv = [forced.get(word, word) for word in argv]
@@ -414,15 +382,6 @@ class _Command:
             return self._sweep(argv, arguments.overrides)
         self._hydra(argv, lambda config: self._single(composed))
         return 0
-
-    def _help(self) -> str:
-        """The task's module in its own words, and the groups of its configuration."""
-        root = yaml.safe_load((config_dir() / f"{self.root}.yaml").read_text())
-        groups = [name for entry in root.get("defaults", []) if isinstance(entry, dict) for name in entry]
-        choices = {name: sorted(file.stem for file in (config_dir() / name).glob("*.yaml")) for name in groups}
-        rows = [f"  {name:<12}{' | '.join(names)}" for name, names in choices.items() if names]
-        about = (sys.modules[self.task.__module__].__doc__ or "").strip()
-        return "\n".join([about, *(["", "Groups (group=choice):", *rows] if rows else []), HELP])
 
     def _hydra(self, argv: list[str], job: Callable[[DictConfig], Any]) -> None:
         before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -439,7 +398,7 @@ class _Command:
         try:
             self.task(composed)
         except Exception as error:
-            raise SystemExit(_tell(error)) from error
+            raise SystemExit(tell(error)) from error
 
     def _sweep(self, argv: list[str], overrides: list[str]) -> int:
         sweep = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
@@ -447,7 +406,7 @@ class _Command:
             self._hydra(argv, lambda config: self._job(sweep))
         except Exception as error:  # noqa: BLE001 - told here or when it happened
             if all(job.error is not error for job in self.finished):
-                _tell(error)
+                tell(error)
             return 1
         finally:
             if self.after_sweep is not None:
@@ -457,21 +416,27 @@ class _Command:
     def _job(self, sweep: str) -> Any:
         overrides = [line.removeprefix("++") for line in HydraConfig.get().overrides.task]
         try:
-            value = self.task(dataclasses.replace(compose(overrides, self.root, self.schema), sweep=sweep))
-        except SystemExit as stop:
+            value = self._value(dataclasses.replace(compose(overrides, self.root, self.schema), sweep=sweep))
+        except SystemExit as stop:  # on request: the sweep ends too
             self.finished.append(Job(overrides, error=stop))
-            if stop.code == STOPPED:
-                raise  # on request: the sweep ends too
-            if stop.code:
-                raise RunError(f"the run ended with exit code {stop.code}") from stop
+            raise
         except Exception as error:
             self.finished.append(Job(overrides, error=error))
             print(f"failed: {' '.join(overrides)}", file=sys.stderr)
-            _tell(error)
+            tell(error)
             raise
-        else:
-            self.finished.append(Job(overrides, value))
-            return value
+        self.finished.append(Job(overrides, value))
+        return value
+
+    def _value(self, composed: Composed) -> Any:
+        try:
+            return self.task(composed)
+        except SystemExit as end:
+            if end.code == STOPPED:
+                raise
+            if end.code:
+                raise RunError(f"the run ended with exit code {end.code}") from end
+        return None
 
 
 def _shown(config: DictConfig, node: str | None, resolve: bool) -> str:
@@ -480,12 +445,3 @@ def _shown(config: DictConfig, node: str | None, resolve: bool) -> str:
         OmegaConf.resolve(config)
     selected = OmegaConf.select(config, node) if node else config
     return OmegaConf.to_yaml(selected) if isinstance(selected, Container) else f"{selected}\n"
-
-
-def _tell(error: Exception) -> int:
-    """Say what went wrong on standard error. Returns the exit code."""
-    if isinstance(error, ConfigError | InputError | RunError):
-        print(error, file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    return 1 if not isinstance(error, ConfigError | InputError) else 2

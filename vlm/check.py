@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from vlm.contracts.errors import Problem
 from vlm.contracts.settings import RunConfig
 from vlm.origins import origin, under
 from vlm.shapes import ATTACHED, PARTS, chain
 from vlm.signature import UNREADABLE, SignatureError, read
-from vlm.wording import join, shown, unknown, validate
+from vlm.wording import field_types, join, members, shown, unknown, validate
 
 # Arguments that the assembly gives to a part; no configuration holds them.
 WIRED: Mapping[str, frozenset[str]] = {
@@ -36,12 +36,22 @@ def check(
     schema: the dataclass of the whole; a field `dict[str, Any]` is a node with a `_target_`.
     """
     problems = [Problem(key, message) for key, message in validate(schema, config)]
-    for name, annotation in get_type_hints(schema, include_extras=True).items():
-        if annotation == dict[str, Any] and isinstance(config.get(name), dict):
-            problems += _node(name, config[name])
+    for key, node in _nodes(schema, config):
+        problems += _node(key, node)
     if schema is RunConfig:
         problems += _together(config, {problem.key for problem in problems})
     return [dataclasses.replace(problem, file=origin(problem.key, origins or {})) for problem in problems]
+
+
+def _nodes(schema: Any, config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every node that a schema leaves to the class behind its `_target_`."""
+    for name, annotation in field_types(schema).items():
+        value = config.get(name)
+        if isinstance(value, dict) and annotation == dict[str, Any]:
+            yield join(at, name), value
+        elif isinstance(value, dict):
+            for record in filter(dataclasses.is_dataclass, members(annotation)):
+                yield from _nodes(record, value, join(at, name))
 
 
 def _node(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
@@ -69,7 +79,8 @@ def _node(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(node.get(name), dict):
             yield from _node(f"{key}.{name}", node[name])
         else:
-            yield Problem(f"{key}.{name}", "missing; it must be a node with a `_target_`")
+            given = f"{shown(node[name])} is given, but it" if name in node else "missing; it"
+            yield Problem(f"{key}.{name}", f"{given} must be a node with a `_target_`")
     for name, value in node.items():
         if name in own:
             yield from (Problem(*found) for found in validate(own[name].annotation, value, f"{key}.{name}"))

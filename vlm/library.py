@@ -20,7 +20,7 @@ from vlm.models.assemble import PARTS, assemble, create
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM
 from vlm.training.trainable import Trainable
-from vlm.training.weights import fill, load_part, model_folder, own_tensors
+from vlm.training.weights import fill, load_part, model_folder, own_tensors, saved_dtype
 
 
 def make(config: Mapping[str, Any]) -> VLM:
@@ -33,7 +33,7 @@ def make(config: Mapping[str, Any]) -> VLM:
 
 
 def build_model(overrides: Sequence[str]) -> VLM:
-    """Random weights for a composed configuration, frozen and trainable as its phase says.
+    """Random weights for a composed configuration, frozen and trainable as its phase says, in eval mode.
 
     Raises: ConfigError naming file, key and remedy.
     """
@@ -43,7 +43,7 @@ def build_model(overrides: Sequence[str]) -> VLM:
     torch.manual_seed(config["seed"])
     model = make(config)
     Trainable(model, config["phase"]["trainable"])
-    return model
+    return model.eval()
 
 
 def load_model(source: str | Path) -> VLM:
@@ -53,7 +53,7 @@ def load_model(source: str | Path) -> VLM:
     """
     folder = model_folder(source)
     config = read_config(folder)
-    model = make(config)
+    model = make(config).to(saved_dtype(folder))
     if (folder / "tokenizer.json").exists():
         model.processor.tokenizer.load(folder / "tokenizer.json")
     for name in PARTS:

@@ -1,10 +1,14 @@
-"""Which file wrote which key of a composed configuration."""
+"""Configuration files: which one wrote which key, which groups a command has, and what is wrong with a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from vlm.contracts.errors import Problem
 from vlm.wording import join
 
 
@@ -14,8 +18,8 @@ def record(origins: dict[str, str], key: str, value: Any, file: str) -> None:
     for length in range(1, len(steps)):
         origins.setdefault(".".join(steps[:length]), file)
     if isinstance(value, Mapping):
-        if key:
-            origins.setdefault(key, file)
+        if key and not any(known.startswith(f"{key}.") for known in origins):
+            origins[key] = file
         for name, item in value.items():
             record(origins, join(key, name), item, file)
     else:
@@ -32,3 +36,28 @@ def origin(key: str, origins: Mapping[str, str]) -> str | None:
 def under(key: str, nodes: Iterable[str]) -> bool:
     """Whether a key is one of the nodes or stands inside one."""
     return any(key == node or key.startswith((f"{node}.", f"{node}[")) for node in nodes)
+
+
+def group_defaults(root: Path) -> dict[str, str | None]:
+    """The groups of a command's YAML file with their default choices; `???` leaves the choice to the user."""
+    entries = yaml.safe_load(root.read_text(encoding="utf-8")).get("defaults", [])
+    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
+    return {group: choice for group, choice in pairs if not group.startswith("override ")}
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def file_problem(error: Exception, folder: Path) -> Problem:
+    """What kept the configuration files in `folder` from being composed, as Hydra or the YAML reader put it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        file = Path(error.problem_mark.name)
+        name = file.relative_to(folder.parent) if file.is_relative_to(folder.parent) else file
+        return Problem(f"line {error.problem_mark.line + 1}", f"this is no YAML: {error.problem}", str(name))
+    cause = f"\n{error.__cause__}" if error.__cause__ else ""
+    lines = [line.strip() for line in f"{error}{cause}".splitlines() if line.strip()]
+    where, separator, rest = lines[0].partition("': ")
+    if separator and where.startswith("In '"):
+        return Problem("defaults", " ".join([rest, *lines[1:]]), f"{folder.name}/{where[4:]}.yaml")
+    return Problem("defaults", " ".join(lines), folder.name)

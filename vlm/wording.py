@@ -109,9 +109,9 @@ def expected(annotation: Any) -> str:
 
 
 def _limited(words: str, constraints: Iterable[Any]) -> str:
-    """"a number" with its limits: "a number >= 0 and < 1", "a list of length 2, each item text"."""
+    """ "a number" with its limits: "a number >= 0 and < 1", "a list of length 2, each item text"."""
     signs: list[str] = []
-    for limit in constraints:
+    for limit in [part for entry in constraints for part in getattr(entry, "metadata", [entry])]:
         for kind, name, sign in ((Gt, "gt", ">"), (Ge, "ge", ">="), (Lt, "lt", "<"), (Le, "le", "<=")):
             if isinstance(limit, kind):
                 signs.append(f"{sign} {getattr(limit, name)}")
@@ -122,28 +122,36 @@ def _limited(words: str, constraints: Iterable[Any]) -> str:
     return f"{words} {' and '.join(signs)}" if signs else words
 
 
-def _bare(annotation: Any) -> list[Any]:
+def members(annotation: Any) -> list[Any]:
     """The members of a type without Annotated and unions."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _bare(arguments[0])
+        return members(arguments[0])
     if origin in (Union, types.UnionType):
-        return [bare for member in arguments for bare in _bare(member)]
+        return [bare for member in arguments for bare in members(member)]
     return [annotation]
 
 
 def _item_type(annotation: Any, step: Any) -> Any:
     """The type of one key or item of a container type; Any where the type does not say."""
-    for member in _bare(annotation):
+    for member in members(annotation):
         if dataclasses.is_dataclass(member):
-            return get_type_hints(member, include_extras=True).get(str(step), Any)
+            return field_types(member).get(str(step), Any)
         if arguments := get_args(member):
             return arguments[-1] if isinstance(step, str) else arguments[0]
     return Any
 
 
 def _keys(annotation: Any) -> list[str]:
-    for member in _bare(annotation):
-        if dataclasses.is_dataclass(member):
-            return [entry.name for entry in dataclasses.fields(member)]
-    return []
+    return [key for member in members(annotation) if dataclasses.is_dataclass(member) for key in field_types(member)]
+
+
+def field_types(record: Any) -> dict[str, Any]:
+    """Key -> type of a dataclass's fields; a key may be another word than the field's name (pydantic's alias)."""
+    hints = get_type_hints(record, include_extras=True)
+    found: dict[str, Any] = {}
+    for entry in dataclasses.fields(record):
+        notes = get_args(hints[entry.name])[1:] if get_origin(hints[entry.name]) is Annotated else ()
+        alias = next((note.alias for note in notes if getattr(note, "alias", None)), entry.name)
+        found[alias] = hints[entry.name]
+    return found

@@ -22,11 +22,12 @@ PUBLISHED = {  # part -> name of its file, for from=DIR
 }
 STAMPS = "usr/share/tuxpaint/stamps/"
 CLIP_ART = "usr/share/openclipart/png/"
-UNNAMED = ("shapes/stars/", "computer/icons/", "special/", "unsorted/", "logos/")  # names there say nothing of the picture
+UNNAMED = ("shapes/stars/", "computer/icons/", "special/", "unsorted/", "logos/")  # names there tell nothing
 WRONG = {"Sark Flag": "its picture is the flag of Saudi Arabia"}
 TWINS = {  # the same pixels stand under a better known name further on
-    "Ceuta & Melilla Flag", "Clipperton Island Flag", "Diego Garcia Flag", "Bouvet Island Flag", "U.S. Outlying Islands Flag",
-    "FAMILY: MAN, MAN, BOY, BOY", "FAMILY: MAN, BOY, BOY", "FAMILY: MAN, BOY", "FAMILY: MAN, MAN, BOY",
+    "Ceuta & Melilla Flag", "Clipperton Island Flag", "Diego Garcia Flag", "Bouvet Island Flag",
+    "U.S. Outlying Islands Flag", "FAMILY: MAN, MAN, BOY, BOY", "FAMILY: MAN, BOY, BOY",
+    "FAMILY: MAN, BOY", "FAMILY: MAN, MAN, BOY",
 }  # fmt: skip
 
 
@@ -112,7 +113,8 @@ def _row(origin: Origin, name: str, data: bytes, caption: str, license: str, cat
 
 def _published(inputs: Inputs) -> dict[str, Path]:
     folder = inputs.places["from"]
-    places = {part: inputs.note(path) for part, pattern in PUBLISHED.items() for path in sorted(folder.glob(pattern))[:1]}
+    found = {part: sorted(folder.glob(pattern)) for part, pattern in PUBLISHED.items()}
+    places = {part: inputs.note(paths[0]) for part, paths in found.items() if paths}
     if not places:
         raise InputError(f"{folder} holds none of {', '.join(PUBLISHED.values())}; put at least one of them there")
     return places

@@ -1,4 +1,4 @@
-"""scikit-learn's own 8x8 digits -> 28x28 pictures and the names of the digits; read from its wheel, nothing installed."""
+"""scikit-learn's own 8x8 digits -> 28x28 pictures and their names; read from its wheel, nothing is installed."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ class SmallDigits:
         if place.is_dir():
             inputs.note(place / found.name)
         if self.checksum is not None and hashlib.sha256(found.data).hexdigest() != self.checksum:
-            raise InputError(f"{place}: {FILE} is not the published file (its sha256 differs); for other digits in the same "
-                             "form, set source.reader.checksum=null")  # fmt: skip
+            raise InputError(
+                f"{place}: {FILE} is not the published file (its sha256 differs); for other digits in the same form, "
+                "set source.reader.checksum=null"
+            )
         try:
             table = np.loadtxt(io.StringIO(gzip.decompress(found.data).decode()), delimiter=",", ndmin=2)
         except (OSError, EOFError, zlib.error, ValueError) as error:

@@ -18,7 +18,7 @@ from vlm.contracts.settings import STRICT
 from vlm.data.canonical import Origin
 
 SHAPES = ("circle", "rectangle", "triangle")
-COLOURS = {  # exact colours of the drawn shapes
+COLOURS: dict[tuple[int, ...], str] = {  # exact colours of the drawn shapes
     (0, 0, 255): "blue", (255, 0, 0): "red", (165, 42, 42): "brown", (255, 255, 0): "yellow",
     (0, 0, 0): "black", (128, 128, 128): "gray", (0, 128, 128): "teal", (0, 255, 0): "green",
 }  # fmt: skip

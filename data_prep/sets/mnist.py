@@ -48,7 +48,9 @@ class Idx:
             images = _array(contents, file, IMAGES, 3)
             labels = _array(contents, f"{prefix}-labels-idx1-ubyte", LABELS, 1)
             if len(images) != len(labels):
-                raise InputError(f"{file} holds {len(images)} pictures but its labels are {len(labels)}; they don't belong together")
+                raise InputError(
+                    f"{file} holds {len(images)} pictures but there are {len(labels)} labels; get both again"
+                )
             asked = [question(self.question)]
             for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
                 origin = Origin(file, number, str(number))
@@ -71,8 +73,8 @@ class Idx:
         for name, digest in (self.checksums or {}).items():
             if name in contents and hashlib.sha256(contents[name]).hexdigest() != digest:
                 raise InputError(
-                    f"{place}: {name} is not the published file (its sha256 differs); get it again, or, for other digits in "
-                    "the same form, set source.reader.checksums=null"
+                    f"{place}: {name} is not the published file (its sha256 differs); get it again, or, for other "
+                    "digits in the same form, set source.reader.checksums=null"
                 )
         return contents
 
@@ -88,7 +90,7 @@ def _plain(data: bytes, path: Path) -> bytes:
 
 def _array(contents: dict[str, bytes], name: str, magic: int, dimensions: int) -> np.ndarray:
     if name not in contents:
-        raise InputError(f"{name} (or {name}.gz) is missing; the four IDX files of MNIST are needed, found {sorted(contents)}")
+        raise InputError(f"{name} (or {name}.gz) is missing; the four IDX files are needed, found {sorted(contents)}")
     data = contents[name]
     header = np.frombuffer(data[: 4 + 4 * dimensions], dtype=">u4")
     if len(header) != 1 + dimensions or header[0] != magic:

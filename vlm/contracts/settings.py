@@ -125,3 +125,31 @@ class RunConfig:
     data: DataSettings
     hardware: HardwareProfile
     logging: LoggingSettings
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """The whole of conf/generate.yaml."""
+
+    __pydantic_config__: ClassVar = STRICT
+    model: str
+    image: str | None
+    prompt: str
+    requests: Literal["stdin"] | None
+    decoding: Literal["greedy", "top_k", "beam"]
+    token_budget: PositiveInt | None
+    max_new_tokens: PositiveInt | None
+    num_beams: PositiveInt | None
+    top_k: PositiveInt | None
+    temperature: PositiveFloat | None
+    seed: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """The whole of conf/import_checkpoint.yaml."""
+
+    __pydantic_config__: ClassVar = STRICT
+    format: Literal["purevlm", "supravl_nano"]
+    path: str
+    out: str

@@ -10,6 +10,7 @@ import warnings
 import zlib
 from io import BytesIO
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlm.contracts.errors import InputError
@@ -97,7 +98,8 @@ def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Imag
         raise PictureError("media_undecodable", f"{name}: {error}") from error
     width, height = picture.size
     if width * height > max_pixels:
-        raise PictureError("media_huge", f"{name} is {width}x{height}; the limit is {max_pixels / 1e6:g} million pixels")
+        limit = f"{max_pixels / 1e6:g} million pixels"
+        raise PictureError("media_huge", f"{name} is {width}x{height}; the limit is {limit}")
     return picture
 
 
@@ -120,7 +122,7 @@ def _flatten(picture: Image.Image, mode: str) -> Image.Image:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey -> L; Pillow's own conversion clips at 255 instead of scaling."""
-    low, high = picture.convert("F").getextrema()
-    if low < 0 or high > 65535 or picture.mode == "F":
-        raise ValueError(f"grey values from {low:g} to {high:g} in mode {picture.mode}; at most 16 bits are read")
-    return picture.convert("I").point(lambda value: value / 257).convert("L")
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"grey values {values.min():g} to {values.max():g} in mode {picture.mode}; 16 bits are read")
+    return Image.fromarray((values // 257).astype(np.uint8))

@@ -146,14 +146,14 @@ class ShardSet:
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes"
                 raise InputError(
-                    f"{path} {what} but the manifest says {size}; copy the directory again, or remove it and prepare it "
-                    f"with: make data SOURCE={self.set}"
+                    f"{path} {what} but the manifest says {size}; copy the directory again, or remove it and prepare "
+                    f"it with: make data SOURCE={self.set}"
                 )
         if self._index.dtype != INDEX_DTYPE or len(self._index) != len(self):
             raise InputError(
-                f"{self.directory / 'index.npy'} lists {len(self._index)} rows of {self._index.dtype.itemsize} bytes but "
-                f"the manifest says {len(self)} of {INDEX_DTYPE.itemsize}; remove the directory and prepare it with: "
-                f"make data SOURCE={self.set}"
+                f"{self.directory / 'index.npy'} lists {len(self._index)} rows of {self._index.dtype.itemsize} bytes "
+                f"but the manifest says {len(self)} of {INDEX_DTYPE.itemsize}; remove the directory and prepare it "
+                f"with: make data SOURCE={self.set}"
             )
 
 

@@ -34,11 +34,13 @@ class Answer:
 
 
 def ask(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None) -> Iterator[Answer]:
-    """Greedy answers to the last turn of each row, in order.
+    """Greedy answers to the last turn of each row, in order; of `limit` rows, evenly spread.
 
     Raises: InputError for a row that cannot be used: a score over fewer rows than it names would be no score.
     """
-    rows = [(part, row) for part in slices for row in range(len(part))][:limit]
+    rows = [(part, row) for part in slices for row in range(len(part))]
+    if limit is not None and limit < len(rows):
+        rows = [rows[number * len(rows) // limit] for number in range(limit)]
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     for begin in tqdm(range(0, len(rows), BATCH), desc="answering", unit="batch", leave=False, disable=None):
         samples = [as_conversation(part[row], prompts, 0) for part, row in rows[begin : begin + BATCH]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -53,9 +54,10 @@ def _settings(model: VLM, decoding: str, options: dict[str, Any]) -> dict[str, A
     unknown = sorted(set(options) - known)
     if unknown:
         raise InputError(f"unknown generation option {', '.join(unknown)}; use transformers' names")
-    end = model.processor.tokenizer.special(model.processor.template.end)
-    limit = {"max_new_tokens": model.processor.template.max_tokens}
-    return {**PRESETS[decoding], **limit, "eos_token_id": end, "pad_token_id": end, **options}
+    template, tokenizer = model.processor.template, model.processor.tokenizer
+    stops = [tokenizer.special(template.end), tokenizer.special(template.begin)]  # a new beginning is an end, too
+    defaults = {"max_new_tokens": template.max_tokens, "eos_token_id": stops, "pad_token_id": stops[0]}
+    return {**PRESETS[decoding], **defaults, **options}
 
 
 def _decode(model: VLM, embeds: torch.Tensor, settings: dict[str, Any]) -> Sequence[str]:
@@ -68,5 +70,5 @@ def _decode(model: VLM, embeds: torch.Tensor, settings: dict[str, Any]) -> Seque
     settings = {**settings, "max_new_tokens": min(settings["max_new_tokens"], room)}
     seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     ids = HFModel(model.llm).generate(inputs_embeds=embeds, attention_mask=seen, **settings)
-    end = settings["eos_token_id"]
-    return [model.processor.tokenizer.decode([token for token in row if token != end]) for row in ids.tolist()]
+    stops = settings["eos_token_id"]
+    return [model.processor.tokenizer.decode(list(takewhile(lambda id: id not in stops, row))) for row in ids.tolist()]

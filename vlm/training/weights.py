@@ -59,16 +59,24 @@ def load_part(model: VLM, name: str, folder: Path) -> None:
     """Fill one part from a model folder. Raises: InputError naming what is missing, left over or of another shape."""
     part = getattr(model, name)
     wanted = own_tensors(part)
-    file = folder / f"{name}.safetensors"
+    if wanted:
+        file = folder / f"{name}.safetensors"
+        fill(wanted, _read(file, name), str(file))
+
+
+def _read(file: Path, part: str) -> dict[str, Tensor]:
     if not file.exists():
-        if wanted:
-            raise InputError(f"{file} is missing, so the {name} has no weights")
-        return
+        raise InputError(f"{file} is missing, so the {part} has no weights")
     try:
-        given = load_file(file)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file} cannot be read ({error}); copy or train the model again") from error
-    fill(wanted, given, str(file))
+
+
+def saved_dtype(folder: Path) -> torch.dtype:
+    """Floating-point type of a saved model, that of its language model."""
+    tensors = _read(folder / "llm.safetensors", "llm")
+    return next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
 
 
 def fill(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:

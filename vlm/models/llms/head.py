@@ -16,12 +16,12 @@ def token_logp(
     """hidden [R, L, W], targets [R, L] -> log-probabilities [R, L], 0 where targets is IGNORE.
 
     The head runs on target positions only; half-precision logits are summed in float32.
-    floor: if given, log(p + floor) instead of log p.
+    floor: if given, the value is log(p + floor), the gradient still that of log p.
     """
     kept = targets != IGNORE
     scores = logits(hidden[kept])
     scores = scores if scores.dtype == torch.float64 else scores.float()
     chosen = scores.log_softmax(-1).gather(-1, targets[kept].unsqueeze(-1)).squeeze(-1)
     if floor is not None:
-        chosen = (chosen.exp() + floor).log()
+        chosen = chosen + ((chosen.exp() + floor).log() - chosen).detach()
     return chosen.new_zeros(targets.shape).masked_scatter(kept, chosen)

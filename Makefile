@@ -1,0 +1,63 @@
+# Every target that needs the environment makes it first. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_TORCH_ARGS ?=
+EXPERIMENT ?=
+SOURCE ?=
+RUNS ?= runs
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-slow lint types data sft report clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12         another interpreter, 3.11 or newer (default: python3)"
+	@echo "  VENV=DIR                  another virtual environment (default: .venv)"
+	@echo "  PIP_TORCH_ARGS=\"...\"      options of pip for torch alone, such as the index of its CPU builds"
+
+setup: $(INSTALLED) ## a virtual environment with the pinned libraries
+
+quickstart: $(INSTALLED) ## the main job on real small data: prepare, sweep, report
+	@$(PY) -m experiments.quickstart $(ARGS)
+
+test: $(INSTALLED) ## lint, types and tests, with the seconds of each
+	@$(PY) -m tests.check lint types tests
+
+test-slow: $(INSTALLED) ## the tests that take longer than 20 s
+	@$(PY) -m tests.check slow
+
+lint: $(INSTALLED) ## ruff
+	@$(PY) -m tests.check lint
+
+types: $(INSTALLED) ## pyright
+	@$(PY) -m tests.check types
+
+data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
+	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)
+
+sft: need-EXPERIMENT $(INSTALLED) ## supervised fine-tuning: EXPERIMENT=purevlm [ARGS="key=value"]
+	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=sft $(ARGS)
+
+report: $(INSTALLED) ## one page about all runs of a folder: [RUNS=runs] [ARGS="out=FILE"]
+	@$(PY) -m experiments.report runs=$(RUNS) $(ARGS)
+
+clean: ## remove caches and what builds leave; runs, data and the environment stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find conf data_prep experiments tests vlm -name __pycache__ -prune -exec rm -rf {} +
+
+need-%:
+	@test -n "$($*)" || { echo "$*=... is missing; make help shows what this target takes" >&2; exit 2; }
+
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old; give a newer one with PYTHON=python3.11" % sys.version_info[:2])'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing torch into $(VENV)" >&2; begin=$$(date +%s); \
+	$(PIP) $(PIP_TORCH_ARGS) torch && echo "installing everything else" >&2 && $(PIP) -e ".[dev]" && \
+	echo "installed in $$(($$(date +%s) - begin)) s" >&2
+	@touch $@

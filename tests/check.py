@@ -1,0 +1,33 @@
+"""python -m tests.check PART...: all of them even if one fails, and the seconds of each at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = {
+    "lint": ["ruff", "check", "."],
+    "types": ["pyright", "--pythonpath", sys.executable],
+    "tests": ["pytest", "-m", "not slow and not network"],
+    "slow": ["pytest", "-m", "slow"],
+}
+
+
+def main(names: list[str]) -> int:
+    ledger, failed = Ledger(), False
+    for name in names:
+        print(f"== {name}: {' '.join(PARTS[name])}", flush=True)
+        with ledger.part(name) as notes:
+            code = subprocess.run([sys.executable, "-m", *PARTS[name]], cwd=ROOT).returncode
+            notes.append("failed" if code else "passed")
+            failed |= code != 0
+    print(ledger)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

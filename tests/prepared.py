@@ -1,0 +1,53 @@
+"""Small prepared sets, made by the real converters from files of exactly the published form."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def digits(root: Path, train: int = 240, test: int = 40) -> Path:
+    """A set `mnist` of invented digits under root/data: ten fixed blobs with noise. Returns root/data."""
+    source = root / "published"
+    source.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray((generator.random((40, 4)) * 255).astype(np.uint8)).resize((28, 280), Image.Resampling.BICUBIC)
+    shapes = np.array(coarse).reshape(10, 28, 28) * 0.8
+    for split, count in (("train", train), ("t10k", test)):
+        labels = (np.arange(count) * 7 % 10).astype(np.uint8)
+        pictures = np.clip(shapes[labels] + generator.normal(0, 12, (count, 28, 28)), 0, 255).astype(np.uint8)
+        (source / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pictures.tobytes())
+        (source / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+    return prepare("mnist", source, root / "data")
+
+
+def captions(root: Path, count: int = 80) -> Path:
+    """A set `caption_table` of coloured squares under root/data: "a red square at the left". Returns root/data."""
+    source = root / "pictures"
+    source.mkdir(parents=True)
+    colours = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (40, 60, 220), "black": (10, 10, 10)}
+    lines = []
+    for number in range(count):
+        name = list(colours)[number % 4]
+        left = number // 4 % 2 == 0
+        picture = Image.new("RGB", (64, 48), (250, 250, 250))
+        picture.paste(colours[name], (4 + number % 9 if left else 34 + number % 9, 8, 24 + number % 9 if left else 54, 40))
+        picture.putpixel((number % 64, 47), (number, 0, 0))
+        picture.save(source / f"{number}.png")
+        lines.append(f"{number}.png\ta {name} square at the {'left' if left else 'right of the picture'}\n")
+    (source / "captions.tsv").write_text("".join(lines))
+    return prepare("caption_table", source, root / "data")
+
+
+def prepare(name: str, source: Path, out: Path) -> Path:
+    command = [sys.executable, "-m", "data_prep.prepare", f"source={name}", f"from={source}", f"out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return out

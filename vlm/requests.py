@@ -1,0 +1,67 @@
+"""Requests to a model from the command line: one, or a stream of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from vlm.contracts.errors import InputError, RunError
+from vlm.library import generate, load_model
+
+OPTIONS = ("max_new_tokens", "num_beams", "top_k", "temperature")
+FIELDS = ("image", "images", "prompt", "id")
+
+
+def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Print the answer to `image` and `prompt`, or to each of `lines` if `requests` is set.
+
+    Raises: InputError if the one request cannot be answered; RunError at the end if some of many could not.
+    """
+    if config["requests"] is None and config["image"] is None:
+        raise InputError('image: give image=FILE, or "-" and requests on standard input')
+    torch.manual_seed(config["seed"])
+    model = load_model(config["model"])
+    settings = {"decoding": config["decoding"], "token_budget": config["token_budget"]}
+    settings |= {name: config[name] for name in OPTIONS if config[name] is not None}
+    if config["requests"] is None:
+        print(generate(model, config["prompt"], images=[config["image"]], **settings))
+        return
+    failed = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        reply: dict[str, Any] = {"line": number}
+        try:
+            request = _request(line)
+            reply |= {"id": request["id"]} if "id" in request else {}
+            prompt = request.get("prompt", config["prompt"])
+            reply["answer"] = generate(model, prompt, images=_images(request), **settings)
+        except InputError as error:
+            failed += 1
+            reply["error"] = str(error)
+        print(json.dumps(reply), flush=True)
+    if failed:
+        raise RunError(f"{failed} requests could not be answered; their lines say why")
+
+
+def _request(line: str) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"not a JSON object: {error}") from error
+    if not isinstance(request, dict):
+        raise InputError('not a JSON object; write {"image": FILE, "prompt": TEXT}')
+    unknown = sorted(set(request) - set(FIELDS))
+    if unknown:
+        raise InputError(f"unknown field {', '.join(unknown)}; known are {', '.join(FIELDS)}")
+    return request
+
+
+def _images(request: Mapping[str, Any]) -> list[str]:
+    images = request.get("images", [request["image"]] if "image" in request else [])
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise InputError("images must be a list of file names")
+    return images

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -91,7 +92,7 @@ def _download(package: Package, folder: Path) -> None:
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
-                progress.to(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+                progress.to(_bytes_in(folder))
         finally:
             process.kill()
             process.wait()
@@ -103,6 +104,15 @@ def _download(package: Package, folder: Path) -> None:
             f"{'run apt-get update, or ' if package.client == 'apt' else ''}check the network, or give the published "
             "files with from=DIR"
         )
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for home, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # clients rename their files while they work
+                total += os.stat(os.path.join(home, name)).st_size
+    return total
 
 
 def _is_pinned(package: Package, file: str, digest: str) -> bool:

@@ -173,7 +173,7 @@ def verify_shards(directory: Path) -> list[str]:
         else:
             if row < len(keys) and record.key != keys[row]:
                 faults.append(f"{directory}: row {row} of the index is {record.key}, in order it is {keys[row]}")
-    if sample_check(directory, shards.manifest) != shards.manifest["sample_check"] and not faults:
+    if not faults and sample_check(directory, shards.manifest) != shards.manifest["sample_check"]:
         faults.append(f"{directory}: pictures decode to other pixels than where they were written")
     shards.close()
     return faults

@@ -25,7 +25,7 @@ def digits(root: Path, train: int = 240, test: int = 40) -> Path:
         pictures = np.clip(shapes[labels] + generator.normal(0, 12, (count, 28, 28)), 0, 255).astype(np.uint8)
         (source / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pictures.tobytes())
         (source / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
-    return prepare("mnist", source, root / "data")
+    return prepare("mnist", source, root / "data", "source.reader.checksums=null")
 
 
 def captions(root: Path, count: int = 80) -> Path:
@@ -46,8 +46,8 @@ def captions(root: Path, count: int = 80) -> Path:
     return prepare("caption_table", source, root / "data")
 
 
-def prepare(name: str, source: Path, out: Path) -> Path:
-    command = [sys.executable, "-m", "data_prep.prepare", f"source={name}", f"from={source}", f"out={out}"]
+def prepare(name: str, source: Path, out: Path, *words: str) -> Path:
+    command = [sys.executable, "-m", "data_prep.prepare", f"source={name}", f"from={source}", f"out={out}", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return out

@@ -93,7 +93,9 @@ def test_data_preparation_sees_contracts_and_data_only():
     for name in MODULES:
         if is_under(name, ("data_prep",)):
             for source in IMPORTS[name]:
-                assert not is_under(source, ("vlm", "experiments")) or is_under(source, DATA_PREP_SEES), f"{name}: {source}"
+                assert not is_under(source, ("vlm", "experiments")) or is_under(source, DATA_PREP_SEES), (
+                    f"{name}: {source}"
+                )
 
 
 @pytest.mark.parametrize("library", PLACES)

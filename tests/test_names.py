@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for folder in ("vlm", "data_prep") for path in (ROOT / folder).rglob("*.py"))
 SIZE = re.compile(r"nano(?!second)|\b\d+(_\d+)?[mb]\b", re.IGNORECASE)  # as in x_nano, 135m, 1_7b
-LAYOUTS = {path.stem for path in (ROOT / "vlm" / "interop").glob("*.py")}  # a published layout may be called by its name
+LAYOUTS = {path.stem for path in (ROOT / "vlm" / "interop").glob("*.py")}  # these may be called by their names
 LINES = 400  # a longer file is usually two
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -96,7 +96,9 @@ def test_every_import_is_a_declared_requirement():
         for path in (ROOT / folder).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             direct = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-            direct += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+            direct += [
+                node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
+            ]
             for name in {dotted.partition(".")[0] for dotted in direct}:
                 if name not in sys.stdlib_module_names and name not in ("vlm", "data_prep", "experiments"):
                     assert canonicalize_name(modules.get(name, name)) in declared, f"{path}: {name}"

@@ -32,12 +32,13 @@ from vlm.check import check
 from vlm.command import STOPPED, Composed, Job, combinations, help_text, tell
 from vlm.contracts.errors import ConfigError, Problem, RunError
 from vlm.contracts.settings import RunConfig
-from vlm.origins import file_problem, first_line, group_defaults, origin, record, under
-from vlm.wording import did_you_mean, field_types, join, nearest, shown, unknown
+from vlm.origins import file_problem, first_line, group_defaults, load, origin, record, under
+from vlm.wording import did_you_mean, field_types, join, nearest, no_choice, shown, unknown
 
 __all__ = ["Composed", "Job", "compose", "config_dir", "entry"]
 
 COMMAND_LINE = "command line"
+COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # what composing files may raise
 Task = Callable[[Composed], Any]
 
 
@@ -129,9 +130,12 @@ class Composer:
         chosen, wrong = self._choices(lines)
         problems += wrong
         try:
+            inside = [problem for line in lines for problem in self._wrong_inside(line)]
+            if inside:
+                return Composed({}, {}, {}, overrides), problems + inside
             base = self._base(tuple(chosen))
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            return Composed({}, {}, {}, overrides), [*problems, file_problem(error, config_dir())]
+        except COMPOSING as error:
+            return Composed({}, {}, {}, overrides), [*problems, *self._culprits(chosen, error)]
         self.config, origins = base.config.copy(), dict(base.origins)
         for line in lines:
             if line.sets_value and not line.override.is_sweep_override():
@@ -168,6 +172,19 @@ class Composer:
                 problems.append(Problem(group, f"missing; choose one with {group}=NAME: {', '.join(options)}"))
                 chosen.append(f"{group}={options[0]}")
         return chosen, problems
+
+    def _wrong_inside(self, line: Line) -> Iterator[Problem]:
+        """Choices that a chosen file makes for other groups, and that these do not have."""
+        if not line.options or line.override.is_delete() or line.override.is_sweep_override():
+            return
+        name = f"{line.key}/{line.override.value()}.yaml"
+        if not (config_dir() / name).is_file():
+            return
+        for group, choice in group_defaults(config_dir() / name, "override /").items():
+            options = sorted(self.loader.get_group_options(group))
+            if choice is not None and choice not in options:
+                message = f"override /{group}: {no_choice(group, choice, options)}"
+                yield Problem("defaults", message, f"{config_dir().name}/{name}")
 
     def parse(self, overrides: Iterable[str]) -> tuple[list[Line], list[Problem]]:
         """Overrides as Hydra reads them, and a problem for each that it cannot read."""
@@ -234,17 +251,28 @@ class Composer:
             config = self.loader.load_configuration(self.root, [*chosen], RunMode.RUN)
             origins: dict[str, str] = {}
             for default in self.loader.compute_defaults_list(self.root, [*chosen], RunMode.RUN).defaults:
-                file = config_dir() / f"{default.config_path}.yaml"
-                if file.is_file() and not str(default.config_path).startswith("hydra/"):
-                    written = yaml.load(file.read_bytes(), yaml.CSafeLoader) or {}
-                    written = {key: value for key, value in written.items() if key not in ("defaults", "hydra")}
-                    record(origins, default.package or "", written, f"{config_dir().name}/{default.config_path}.yaml")
+                name = f"{default.config_path}.yaml"
+                if (config_dir() / name).is_file() and not name.startswith("hydra/"):
+                    written = {key: value for key, value in load(config_dir() / name).items() if key != "hydra"}
+                    record(origins, default.package or "", written, f"{config_dir().name}/{name}")
             choices = config.hydra.runtime.choices
             choices = {key: value for key, value in choices.items() if not key.startswith("hydra/")}
             OmegaConf.set_struct(config, False)
             del config["hydra"]
             self.bases[chosen] = Base(config, origins, choices)
         return self.bases[chosen]
+
+    def _culprits(self, chosen: list[str], error: Exception) -> list[Problem]:
+        """The overrides, or else the file, with which Hydra cannot compose."""
+        found: list[Problem] = []
+        for text in chosen:
+            try:
+                self._base((text,))
+            except COMPOSING as own:
+                problem = file_problem(own, config_dir())
+                if text in self.lines and problem.file == config_dir().name:  # Hydra blames no file
+                    found.append(self.lines[text].problem(problem.message))
+        return found or [file_problem(error, config_dir())]
 
     def _set(self, origins: dict[str, str], line: Line) -> list[str]:
         """Set or delete one value, whether a schema knows the key or not; the check says what is wrong with it."""
@@ -278,12 +306,7 @@ def _wrong_choices(line: Line) -> dict[str, str]:
         return {}
     value = line.override.value()
     wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if name is not None]
-    choices = f"choices: {', '.join(line.options)}"
-    return {
-        name: f"there is no {line.key} {name!r}{did_you_mean(name, line.options) or ';'} {choices}"
-        for name in wrong
-        if name not in line.options
-    }
+    return {name: no_choice(line.key, name, line.options) for name in wrong if name not in line.options}
 
 
 def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[str, str]]:
@@ -355,7 +378,7 @@ class _Command:
         parser = get_args_parser()
         arguments = parser.parse_args(argv)
         if arguments.help:
-            about = sys.modules[self.task.__module__].__doc__ or ""
+            about = getattr(self.task, "__globals__", {}).get("__doc__") or ""  # the docstring of the task's file
             print(help_text(about, config_dir() / f"{self.root}.yaml"))
             return 0
         if arguments.hydra_help or arguments.shell_completion or arguments.info is not None:

@@ -27,10 +27,11 @@ def record(origins: dict[str, str], key: str, value: Any, file: str) -> None:
 
 
 def origin(key: str, origins: Mapping[str, str]) -> str | None:
-    """The file that wrote a key, or the nearest node around it."""
+    """The file that wrote a key, or the nearest node around it; of a node with a `_target_` the file that wrote that."""
     steps = key.partition("[")[0].split(".")
-    around = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
-    return next((origins[name] for name in around if name in origins), None)
+    around = [".".join(steps[:length]) for length in range(len(steps), 0, -1)]
+    written = [name for node in around for name in (f"{node}._target_", node) if name in origins]
+    return origins[written[0]] if written else None
 
 
 def under(key: str, nodes: Iterable[str]) -> bool:
@@ -38,11 +39,28 @@ def under(key: str, nodes: Iterable[str]) -> bool:
     return any(key == node or key.startswith((f"{node}.", f"{node}[")) for node in nodes)
 
 
-def group_defaults(root: Path) -> dict[str, str | None]:
-    """The groups of a command's YAML file with their default choices; `???` leaves the choice to the user."""
-    entries = yaml.safe_load(root.read_text(encoding="utf-8")).get("defaults", [])
-    pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
-    return {group: choice for group, choice in pairs if not group.startswith("override ")}
+def load(file: Path) -> dict[str, Any]:
+    """The keys of a YAML file without its defaults list."""
+    return {key: value for key, value in _read(file).items() if key != "defaults"}
+
+
+def group_defaults(file: Path, prefix: str = "") -> dict[str, str | None]:
+    """The choices that a file's defaults list makes, by group; `???` leaves one to the user.
+
+    prefix: "override /" for the choices that a file makes for groups of the command's own file.
+    """
+    entries = [entry for entry in _read(file).get("defaults", []) if isinstance(entry, dict)]
+    pairs = [pair for entry in entries for pair in entry.items()]
+    return {
+        group.removeprefix(prefix): choice
+        for group, choice in pairs
+        if group.startswith(prefix) and (prefix or not group.startswith("override "))
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:  # a stream, so that the reader's errors carry the file's name
+        return yaml.load(stream, yaml.CSafeLoader) or {}
 
 
 def first_line(error: Exception) -> str:

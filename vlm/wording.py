@@ -34,6 +34,12 @@ def unknown(word: str, options: Iterable[str]) -> str:
     return f"unknown key{did_you_mean(word, options) or ';'} keys here: {', '.join(options) or 'none'}"
 
 
+def no_choice(group: str, name: str, options: Iterable[str]) -> str:
+    """The message for a choice that a group does not have."""
+    options = list(options)
+    return f"there is no {group} {name!r}{did_you_mean(name, options) or ';'} choices: {', '.join(options)}"
+
+
 def validate(annotation: Any, value: Any, key: str = "") -> list[tuple[str, str]]:
     """Every way in which `value` does not fit `annotation`, as (key, message).
 

@@ -28,7 +28,7 @@ class CaptionTable:
     license: str
 
     def total(self, inputs: Inputs) -> int | None:
-        return None
+        return _only_table(inputs.only()).read_bytes().count(b"\n")
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for no or several tables, a table of another form, or a path that leaves the folder."""

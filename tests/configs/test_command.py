@@ -112,7 +112,9 @@ def test_several_values_without_multirun_are_refused_with_the_flag_to_add(task: 
     assert "seed: several values; add -m" in ended.stderr
 
 
-@pytest.mark.parametrize("flags", [["--config-name", "other"], ["--config-dir", "."], ["-m", "--cfg", "job"], ["--what"]])
+@pytest.mark.parametrize(
+    "flags", [["--config-name", "other"], ["--config-dir", "."], ["-m", "--cfg", "job"], ["--what"]]
+)
 def test_flags_that_would_go_round_the_check_are_refused(tmp_path: Path, flags: list[str]):
     ended = run("experiments.train", *flags, "experiment=purevlm", cwd=tmp_path)
     assert ended.returncode == 2

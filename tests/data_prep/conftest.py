@@ -24,7 +24,9 @@ def prepare(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     def run(source: str, folder: Path | None = None, *overrides: str) -> list[dict[str, Any]]:
         given = [f"source={source}", f"out={tmp_path / 'out'}", f"paths.data={tmp_path / 'data'}", *overrides]
         with initialize_config_module("conf", version_base=None):
-            config = OmegaConf.to_container(compose("prepare", [*given, *([f"from={folder}"] if folder else [])]))
+            config = OmegaConf.to_container(
+                compose("prepare", [*given, *([f"from={folder}"] if folder else [])]), resolve=True
+            )
         return convert.prepare(*check(config))  # type: ignore[arg-type]
 
     return run

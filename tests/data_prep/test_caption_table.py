@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data_prep.convert import only_one
 from data_prep.manifest import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError, RunError
@@ -57,7 +58,9 @@ def test_every_row_becomes_a_sample_in_one_of_two_splits(prepare, folder: Path, 
 
 
 def test_counts_add_up_whatever_was_skipped_or_merged(prepare, folder: Path) -> None:
-    add(folder, "im/k0.png\tanother text", "im/k1.png\t", "im/none.png\ta lost one", "im/k2.png\ta kite number 2", "\t?")
+    add(
+        folder, "im/k0.png\tanother text", "im/k1.png\t", "im/none.png\ta lost one", "im/k2.png\ta kite number 2", "\t?"
+    )
     budget = [f"++source.budget.{reason}=10" for reason in ("text_empty", "media_missing", "row_malformed")]
     manifests = prepare("caption_table", folder, *budget)
     counts = [m["counts"] for m in manifests]
@@ -97,7 +100,9 @@ def test_each_fault_is_skipped_by_its_name(prepare, folder: Path, tmp_path: Path
 
 def test_a_spent_budget_stops_with_rows_and_remedy_and_leaves_nothing(prepare, folder: Path, tmp_path: Path) -> None:
     add(folder, "im/none.png\ta lost one", "im/gone.png\tanother")
-    with pytest.raises(InputError, match=r"media_missing: 2 of 62 rows(.|\n)*row 62 (.|\n)*source.budget.media_missing="):
+    with pytest.raises(
+        InputError, match=r"media_missing: 2 of 62 rows(.|\n)*row 62 (.|\n)*source.budget.media_missing="
+    ):
         prepare("caption_table", folder)
     assert not list((tmp_path / "out").rglob("*.*"))
 
@@ -207,11 +212,11 @@ def test_an_interrupted_preparation_leaves_nothing_that_a_reader_takes(prepare, 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_prep.convert.write_manifest", interrupt)
+    monkeypatch.setattr("data_prep.conversion.write_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare("caption_table", folder)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="not finished.*make data SOURCE=caption_table"):
+    with pytest.raises(InputError, match=r"not finished.*make data SOURCE=caption_table"):
         ShardSet(tmp_path / "out/caption_table/train")
     assert prepare("caption_table", folder)
 
@@ -230,6 +235,15 @@ def test_a_place_that_cannot_be_written_is_told(prepare, folder: Path, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file.*out=DIR"):
         prepare("caption_table", folder, f"out={tmp_path / 'file'}")
+
+
+def test_two_processes_never_write_the_same_set(prepare, folder: Path, tmp_path: Path) -> None:
+    with (
+        only_one(tmp_path / "out/caption_table"),
+        pytest.raises(InputError, match="is being prepared by another process"),
+    ):
+        prepare("caption_table", folder)
+    assert prepare("caption_table", folder)
 
 
 def test_too_few_pictures_for_a_validation_split_are_refused(prepare, folder: Path) -> None:

@@ -15,7 +15,7 @@ VISUAL = -1  # id of a position that a visual token will fill; no vocabulary has
 PADDING = -1  # segment of padding: it sees nothing and nothing sees it
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's precision plugins set converted tensors on a copy
 class Batch:
     """R text rows of length L, N views and M slots.
 

@@ -153,3 +153,12 @@ class ImportConfig:
     format: Literal["purevlm", "supravl_nano"]
     path: str
     out: str
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The whole of conf/report.yaml."""
+
+    __pydantic_config__: ClassVar = STRICT
+    runs: str
+    out: str | None

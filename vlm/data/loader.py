@@ -51,7 +51,7 @@ class Item:
     skipped: tuple[Skip, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, for the same reason as Batch
 class Loaded:
     """A batch and what was skipped on the way. cut: answers that were shortened to fit."""
 

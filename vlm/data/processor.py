@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vlm.contracts.batch import IGNORE, PADDING, Batch
+from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample, Turn
 from vlm.contracts.vision import VisionSpec
 from vlm.data.pictures import open_picture

@@ -48,6 +48,7 @@ class Phase(lightning.LightningModule):
         self.window: list[dict[str, Tensor]] = []  # sums of the micro-batches since the last optimizer step
         self.keys: list[tuple[str, ...]] = []  # and their samples, to name them if the step breaks
         self.finished: list[dict[str, Tensor]] = []  # sums of the optimizer steps since the last logged row
+        self.train()  # Lightning keeps each module's mode as it finds it
 
     def loss(self, batch: Batch, output: Output) -> Loss:
         raise NotImplementedError(f"{type(self).__name__} must define loss(batch, output)")

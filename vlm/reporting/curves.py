@@ -106,7 +106,8 @@ class _Axis:
         self.logarithmic = logarithmic
         if not logarithmic:
             margin = 0.04 * (high - low) or abs(high) or 1.0  # a constant still needs a range to lie in
-            low, high = (low if low == 0 else low - margin), (high if high == 0 else high + margin)
+            # an end at 0 stays there: a loss or a count has nothing below it
+            low, high = (low if low == 0 < high else low - margin), (high if low < 0 == high else high + margin)
         self.low, self.high, self.start, self.end = low, high, start, end
 
     def __call__(self, value: float) -> float:
@@ -121,11 +122,12 @@ class _Axis:
         if self.logarithmic:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             every = math.ceil(len(decades) / most)
-            found = [10.0**decade for decade in decades[::every]]
+            within = (1, 2, 5) if math.log10(self.high / self.low) < 2 else (1,)
+            found = [factor * 10.0**decade for decade in decades[::every] for factor in within]
         else:
             rough = (self.high - self.low) / most
             size = 10 ** math.floor(math.log10(rough))
-            step = size * next(factor for factor in (1, 2, 5, 10) if factor * size >= rough * 0.999)
+            step = size * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
             found = [round(step * count, 12) for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
         return [value for value in found if self.low <= value <= self.high]
 

@@ -64,6 +64,10 @@ class Group:
         """The runs that its numbers are taken from: the finished ones; while there are none, all of them."""
         return tuple(run for run in self.runs if run.status.state == "finished") or self.runs
 
+    @property
+    def is_finished(self) -> bool:
+        return any(run.status.state == "finished" for run in self.runs)
+
     def values(self, name: str) -> tuple[float, ...]:
         return tuple(value for run in self.counted if (value := run.metric(name)) is not None)
 

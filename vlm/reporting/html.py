@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from vlm.contracts.errors import InputError
 from vlm.reporting.curves import STYLES, draw, group_curve
-from vlm.reporting.groups import Estimate, Group, group_runs
+from vlm.reporting.groups import Group, group_runs
 from vlm.reporting.pictures import thumbnails
-from vlm.reporting.runs import Run, find_runs
+from vlm.reporting.runs import DataSet, Run, find_runs
 
 PICTURES = 16  # shown of a group
 STATES = ("finished", "running", "stopped", "failed", "unreadable")
@@ -53,11 +53,12 @@ def render(runs: Sequence[Run], name: str) -> str:
         systems[group.system].append(group)
     return _environment().get_template("report.html.j2").render(
         name=name,
+        title=", ".join(system for system in systems if any(group.runs[0].config for group in systems[system])) or name,
         systems=systems,
         groups=groups,
         runs=runs,
         states=_states(runs),
-        minutes=sum(run.status.seconds or 0.0 for run in runs) / 60,
+        seconds=sum(run.status.seconds or 0.0 for run in runs),
         unfinished=[run for run in runs if run.status.state != "finished"],
         warnings=[(group, text) for group in groups for text in group.warnings()],
         data=_data(runs),
@@ -78,10 +79,11 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=lambda value: f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}",
+        signed=lambda value: f"{value:+.3f}".replace("-", "\u2212"),
         percent=lambda value: f"{100 * value:.1f}",
+        duration=_duration,
         steps=_steps,
         states=_states,
-        interval=_interval,
     )
     environment.globals.update(line_styles=STYLES)
     return environment
@@ -92,18 +94,18 @@ def _states(runs: Iterable[Run]) -> list[tuple[str, int]]:
     return [(state, counts[state]) for state in STATES if counts[state]]
 
 
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def _steps(runs: Sequence[Run]) -> str:
     """5,532, or 1,200 of 5,532 of runs that are on their way."""
     steps = sorted({run.status.step for run in runs})
     text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     goal = max(run.status.max_steps or 0 for run in runs)
     return text if goal <= steps[0] else f"{text} of {goal:,}"
-
-
-def _interval(estimate: Estimate, scale: float = 1.0, digits: int = 3) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"{scale * estimate.low:.{digits}f} to {scale * estimate.high:.{digits}f}"
 
 
 def _figures(system: str, groups: Sequence[Group]) -> Iterator[tuple[str, Markup]]:
@@ -113,18 +115,22 @@ def _figures(system: str, groups: Sequence[Group]) -> Iterator[tuple[str, Markup
         if drawn:
             identity = f"{system}-{metric}".replace("/", "-").replace(" ", "-")
             # The drawing is XML built from escaped parts.
-            yield heading, Markup(draw(drawn, f"{system}: {heading.lower()}", identity, zero))  # noqa: S704
+            yield heading, Markup(draw(drawn, f"{system}: {heading.lower()}", identity, zero))
 
 
 def _data(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row for each prepared split that was read: set, use, rows, licence, hash, and the systems that read it."""
-    readers: dict[tuple[Any, ...], dict[str, None]] = defaultdict(dict)
+    """One row for each prepared set: its name, licence, splits (use, what was read of it), and the systems that read it."""
+    splits: dict[tuple[str, str | None], dict[tuple[str, DataSet], None]] = defaultdict(dict)
+    systems: dict[tuple[str, str | None], dict[str, None]] = defaultdict(dict)
     for run in runs:
         for use, sets in run.data.sets.items():
             for name, read in sets.items():
-                readers[name, use, read.rows, read.license, read.manifest_sha256][run.system] = None
-    keys = ("name", "use", "rows", "license", "hash")
-    return [{**dict(zip(keys, read, strict=True)), "systems": list(names)} for read, names in readers.items()]
+                splits[name, read.license][use, read] = None
+                systems[name, read.license][run.system] = None
+    return [
+        {"name": name, "license": license, "splits": list(found), "systems": list(systems[name, license])}
+        for (name, license), found in splits.items()
+    ]
 
 
 def _environments(runs: Iterable[Run]) -> list[tuple[dict[str, str], list[Run]]]:

@@ -11,7 +11,7 @@ from PIL import Image
 from vlm.reporting.runs import Run, Sample
 
 SIDE = 144  # pixels of a thumbnail's longer side; smaller pictures stay as they are
-SHARP_BELOW = 64  # pictures with fewer pixels a side are enlarged in blocks, so that their pixels can be seen
+SHARP_BELOW = 96  # smaller pictures stand close together and are enlarged in blocks, so that their pixels can be seen
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ def thumbnails(run: Run, most: int) -> list[Thumbnail]:
 
 
 def _thumbnail(run: Run, sample: Sample) -> Thumbnail:
+    if sample.image is None:
+        return Thumbnail(sample, None)
     try:
         # Only the name counts: a record cannot make the page show a file from elsewhere.
         with Image.open(run.path / "samples" / sample.image.replace("\\", "/").rpartition("/")[2]) as picture:

@@ -53,10 +53,10 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out picture and the model's words about it. image: name of the PNG beside samples.jsonl."""
+    """A held-out picture and the model's words. image: name of the PNG beside samples.jsonl, None without a picture."""
 
     key: str
-    image: str
+    image: str | None
     answer: str
     reference: str
     prompt: str = ""

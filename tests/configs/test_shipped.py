@@ -1,0 +1,172 @@
+"""Every YAML file of conf/ as it is shipped; a new file is tested the moment it exists."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.configs.commands import REPOSITORY
+from vlm.build import compose, config_dir
+from vlm.check import check
+from vlm.contracts.errors import ConfigError, Problem
+from vlm.origins import group_defaults
+from vlm.shapes import ATTACHED, PARTS, shapes
+from vlm.signature import read
+
+CONF = config_dir()
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if "hydra" not in path.parts)
+GROUPS = [group for group in group_defaults(CONF / "train.yaml") if group != "experiment"]
+NODES = sorted(path.relative_to(CONF) for group in GROUPS for path in (CONF / group).glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+# Nodes whose keys are names that a run brings along: parts, sets, terms. Their values are checked, their keys are free.
+OPEN = (
+    "weights",
+    "phase.trainable",
+    "phase.aux",
+    "phase.optimizer.clip_each",
+    "data.train",
+    "data.validate",
+    "data.test",
+)
+
+
+def problems(*overrides: str) -> list[Problem]:
+    try:
+        compose(overrides)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def leaves(node: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in node.items():
+        if ".".join((*at, key)) in OPEN:
+            continue
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*at, key))
+        elif key != "_target_":
+            yield (*at, key)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_composes_and_its_parts_meet(name: str):
+    composed = compose([f"experiment={name}"])
+    assert composed.config["name"] == name
+    assert shapes(composed.config).visual_tokens > 0
+
+
+@pytest.mark.parametrize("file", NODES, ids=str)
+def test_a_file_of_a_group_has_no_mistake_of_its_own(file: Path):
+    found = problems(f"{file.parent}={file.stem}", "phase.max_steps=1")
+    assert [problem for problem in found if problem.file == f"conf/{file}" and "positions" not in problem.message] == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_key_is_looked_at_by_the_check(name: str):
+    config = compose([f"experiment={name}"]).config
+    for *around, last in leaves(config):
+        changed = copy.deepcopy(config)
+        node = changed
+        for key in around:
+            node = node[key]
+        node[f"{last}x"] = node[last]
+        key = ".".join([*around, f"{last}x"])
+        assert any(problem.key == key and "unknown key" in problem.message for problem in check(changed)), key
+
+
+def sources() -> str:
+    files = [path for room in ("vlm", "data_prep", "experiments") for path in (REPOSITORY / room).rglob("*.py")]
+    return "\n".join(path.read_text() for path in files if path.name != "settings.py")
+
+
+def test_every_key_of_a_plain_node_is_read_somewhere():
+    text = sources()
+    config = compose([f"experiment={EXPERIMENTS[0]}"]).config
+    plain = {key: value for key, value in config.items() if not isinstance(value, dict) or "_target_" not in value}
+    for path in leaves(plain):
+        assert re.search(rf"\.{path[-1]}\b|\[\"{path[-1]}\"\]", text), f"nothing reads {'.'.join(path)}"
+
+
+def targets() -> list[str]:
+    found = {match for file in NODES for match in re.findall(r"_target_: (\S+)", (CONF / file).read_text())}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("target", targets())
+def test_every_argument_of_a_constructor_is_used(target: str):
+    signature = read(target)
+    tree = ast.parse(signature.file.read_text())
+    inside = next(node for node in tree.body if getattr(node, "name", "") == target.rpartition(".")[2])
+    used = {node.id for node in ast.walk(inside) if isinstance(node, ast.Name)}
+    used |= {node.attr for node in ast.walk(inside) if isinstance(node, ast.Attribute)}
+    text = sources()
+    for name in signature.parameters:
+        assert name in used or f'["{name}"]' in text, f"{target} takes {name} and does nothing with it"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_key_has_a_comment(file: Path):
+    """On its own line, or on the line of a mapping around it.
+
+    An experiment sets keys that are explained where they are declared; it says in its first lines what it is.
+    """
+    lines = (CONF / file).read_text().splitlines()
+    assert any(line.startswith("#") and "@package" not in line for line in lines[:2]), f"{file} does not say what it is"
+    if file.parts[0] == "experiment":
+        return
+    around: dict[int, bool] = {}  # indentation of the mappings around a line -> whether one of them has a comment
+    for line in lines:
+        match = re.match(r"( *)([\w-]+):([^#]*)(#.*)?", line)
+        if not match or match[2] == "_target_":
+            continue
+        depth, explained = len(match[1]), bool(match[4])
+        around = {indent: value for indent, value in around.items() if indent < depth}
+        explained |= any(around.values())
+        is_mapping = not match[3].strip()
+        around[depth] = explained or line in ("defaults:", "hydra:")  # explained by Hydra
+        assert is_mapping or explained, f"{file}: {match[2]} has no comment"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_numbers_read_the_same_with_every_yaml_reader(file: Path):
+    """1e-3 is a number to one reader and text to another; 1.0e-3 is a number to both."""
+    text = (CONF / file).read_text()
+    assert re.findall(r"[:\[, ]\d+e-?\d+", re.sub(r"#.*", "", text)) == []
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", [*itertools.product(*map(names, PARTS))], ids="-".join)
+def test_any_combination_of_parts_is_built_as_described_or_refused_with_a_reason(choice: tuple[str, ...]):
+    overrides = [f"{part}={name}" for part, name in zip(PARTS, choice, strict=True)] + ["phase.max_steps=1"]
+    if found := problems(*overrides):
+        assert all(problem.file and problem.message for problem in found)
+        return
+    from vlm.library import make
+
+    config = compose(overrides).config
+    described, model = shapes(config), make(config)
+    view = described.views
+    for part in ("encoder", "connector", "fusion"):
+        plan, real = getattr(described, part), getattr(model, part).spec
+        assert (plan.width, plan.levels, plan.query_width) == (real.width, real.levels, real.query_width)
+        assert plan.count(view.height, view.width, None) == real.count(view.height, view.width, None)
+    assert model.llm.spec == described.llm
+    assert model.processor.views.spec == view
+
+
+def test_the_assembly_and_the_check_know_the_same_parts():
+    from vlm.models import assemble
+
+    assert (assemble.PARTS, assemble.ATTACHED) == (PARTS, ATTACHED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import os
 import sys
@@ -29,13 +28,13 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlm.check import check
-from vlm.command import STOPPED, Composed, Job, combinations, help_text, tell
+from vlm.command import STOPPED, Composed, combinations, help_text, tell
 from vlm.contracts.errors import ConfigError, Problem, RunError
 from vlm.contracts.settings import RunConfig
 from vlm.origins import file_problem, first_line, group_defaults, load, origin, record, under
 from vlm.wording import did_you_mean, field_types, join, nearest, no_choice, shown, unknown
 
-__all__ = ["Composed", "Job", "compose", "config_dir", "entry"]
+__all__ = ["Composed", "compose", "config_dir", "entry"]
 
 COMMAND_LINE = "command line"
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # what composing files may raise
@@ -79,7 +78,6 @@ class Base:
     """What the chosen files give, before single values are set."""
 
     config: DictConfig
-    origins: dict[str, str]
     choices: dict[str, str | None]
 
 
@@ -132,25 +130,23 @@ class Composer:
         try:
             inside = [problem for line in lines for problem in self._wrong_inside(line)]
             if inside:
-                return Composed({}, {}, {}, overrides), problems + inside
+                return Composed({}, {}, overrides), problems + inside
             base = self._base(tuple(chosen))
         except COMPOSING as error:
-            return Composed({}, {}, {}, overrides), [*problems, *self._culprits(chosen, error)]
-        self.config, origins = base.config.copy(), dict(base.origins)
-        for line in lines:
-            if line.sets_value and not line.override.is_sweep_override():
-                problems += [line.problem(message) for message in self._set(origins, line)]
-        unresolved = [Problem(key, message, origin(key, origins)) for key, message in _unresolved(self.config)]
+            return Composed({}, {}, overrides), [*problems, *self._culprits(chosen, error)]
+        self.config = base.config.copy()
+        values = [line for line in lines if line.sets_value and not line.override.is_sweep_override()]
+        problems += [line.problem(message) for line in values for message in self._set(line)]
+        unresolved = [Problem(key, message) for key, message in _unresolved(self.config)]
         for problem in unresolved:
             OmegaConf.update(self.config, problem.key, None)
-        problems += unresolved
         plain: Any = OmegaConf.to_container(self.config, resolve=True)
-        broken = [problem.key for problem in problems]
-        found = [problem for problem in check(plain, origins, self.schema) if not under(problem.key, broken)]
-        if wrong:  # some files are a guess, so only what was typed can be judged
-            found = [problem for problem in found if problem.file == COMMAND_LINE]
-        problems += _without_echoes(found, self.config)
-        return Composed(plain, origins, base.choices, [line.text.lstrip("+") for line in lines]), problems
+        broken = [problem.key for problem in [*problems, *unresolved]]
+        found = [problem for problem in check(plain, self.schema) if not under(problem.key, broken)]
+        located = self._located([*unresolved, *_without_echoes(found, self.config)], chosen, values)
+        # After a wrong choice some files are a guess, so only what was typed can be judged.
+        problems += [problem for problem in located if problem.file == COMMAND_LINE or not wrong]
+        return Composed(plain, base.choices, [line.text.lstrip("+") for line in lines]), problems
 
     def _choices(self, lines: list[Line]) -> tuple[list[str], list[Problem]]:
         """What Hydra is asked for. The nearest choice stands in for a wrong one, so that the rest can be looked at."""
@@ -233,7 +229,7 @@ class Composer:
         if not is_sweep:
             return self.compose(overrides)
         jobs, problems = self.jobs(overrides)
-        composed = Composed({}, {}, {}, overrides)
+        composed = Composed({}, {}, overrides)
         if len(jobs) > 100:
             print(f"checking {len(jobs)} jobs before the first starts", file=sys.stderr)
         affected: dict[Problem, list[list[str]]] = {}
@@ -249,18 +245,25 @@ class Composer:
     def _base(self, chosen: tuple[str, ...]) -> Base:
         if chosen not in self.bases:
             config = self.loader.load_configuration(self.root, [*chosen], RunMode.RUN)
-            origins: dict[str, str] = {}
-            for default in self.loader.compute_defaults_list(self.root, [*chosen], RunMode.RUN).defaults:
-                name = f"{default.config_path}.yaml"
-                if (config_dir() / name).is_file() and not name.startswith("hydra/"):
-                    written = {key: value for key, value in load(config_dir() / name).items() if key != "hydra"}
-                    record(origins, default.package or "", written, f"{config_dir().name}/{name}")
             choices = config.hydra.runtime.choices
             choices = {key: value for key, value in choices.items() if not key.startswith("hydra/")}
             OmegaConf.set_struct(config, False)
             del config["hydra"]
-            self.bases[chosen] = Base(config, origins, choices)
+            self.bases[chosen] = Base(config, choices)
         return self.bases[chosen]
+
+    def _located(self, problems: list[Problem], chosen: list[str], values: list[Line]) -> list[Problem]:
+        """The problems with the files that wrote the values; only a refusal pays for finding these."""
+        if not problems:
+            return []
+        origins: dict[str, str] = {}
+        for default in self.loader.compute_defaults_list(self.root, chosen, RunMode.RUN).defaults:
+            name = f"{default.config_path}.yaml"
+            if (config_dir() / name).is_file() and not name.startswith("hydra/"):
+                record(origins, default.package or "", load(config_dir() / name), f"{config_dir().name}/{name}")
+        for line in values:
+            record(origins, line.key, line.override.value(), COMMAND_LINE)
+        return [dataclasses.replace(problem, file=origin(problem.key, origins)) for problem in problems]
 
     def _culprits(self, chosen: list[str], error: Exception) -> list[Problem]:
         """The overrides, or else the file, with which Hydra cannot compose."""
@@ -274,7 +277,7 @@ class Composer:
                     found.append(self.lines[text].problem(problem.message))
         return found or [file_problem(error, config_dir())]
 
-    def _set(self, origins: dict[str, str], line: Line) -> list[str]:
+    def _set(self, line: Line) -> list[str]:
         """Set or delete one value, whether a schema knows the key or not; the check says what is wrong with it."""
         key, top = line.key, line.key.split(".")[0]
         if top not in self.config and top not in self.fields:
@@ -296,7 +299,6 @@ class Composer:
                 OmegaConf.update(self.config, key, line.override.value(), merge=True, force_add=True)
         except (OmegaConfBaseException, ValueError, TypeError) as error:
             return [first_line(error)]
-        record(origins, key, line.override.value(), COMMAND_LINE)
         return []
 
 
@@ -338,13 +340,10 @@ def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem
     return [problem for problem in problems if not echoes(problem)]
 
 
-def entry(
-    root: str, schema: type = RunConfig, after_sweep: Callable[[list[Job]], None] | None = None
-) -> Callable[[Task], Callable[[], None]]:
+def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], None]]:
     """Make a command of a task: `@entry("train")` over `def main(composed)`.
 
-    The command line, of a sweep every job of it, is checked before Hydra starts anything or makes a directory.
-    after_sweep: called at the end of a multirun with its jobs, also when some failed.
+    The command line, of a sweep every job of it, is checked before Hydra starts anything or makes a folder.
     Exit codes: 0 done, 1 failed, 2 refused, 75 stopped on request; a SystemExit of the task passes through.
     """
 
@@ -352,7 +351,7 @@ def entry(
         @functools.wraps(task)
         def main() -> None:
             try:
-                code = _Command(root, schema, task, after_sweep).run(sys.argv[1:])
+                code = _Command(root, schema, task).run(sys.argv[1:])
             except KeyboardInterrupt:
                 print("stopped; the same command starts what is missing", file=sys.stderr)
                 code = STOPPED
@@ -366,13 +365,12 @@ def entry(
 
 @dataclass
 class _Command:
-    """A task behind Hydra's command line."""
+    """A task behind Hydra's command line.   told: errors of jobs whose message is out already."""
 
     root: str
     schema: type
     task: Task
-    after_sweep: Callable[[list[Job]], None] | None
-    finished: list[Job] = field(default_factory=list)
+    told: list[Exception] = field(default_factory=list)
 
     def run(self, argv: list[str]) -> int:
         parser = get_args_parser()
@@ -402,7 +400,7 @@ class _Command:
             return 0
         argv = [forced.get(word, word) for word in argv]
         if arguments.multirun:
-            return self._sweep(argv, arguments.overrides)
+            return self._sweep(argv)
         self._hydra(argv, lambda config: self._single(composed))
         return 0
 
@@ -423,39 +421,30 @@ class _Command:
         except Exception as error:
             raise SystemExit(tell(error)) from error
 
-    def _sweep(self, argv: list[str], overrides: list[str]) -> int:
-        sweep = hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:12]
+    def _sweep(self, argv: list[str]) -> int:
         try:
-            self._hydra(argv, lambda config: self._job(sweep))
+            self._hydra(argv, lambda config: self._job())
         except Exception as error:  # noqa: BLE001 - told here or when it happened
-            if all(job.error is not error for job in self.finished):
+            if all(error is not known for known in self.told):
                 tell(error)
             return 1
-        finally:
-            if self.after_sweep is not None:
-                self.after_sweep(self.finished)
         return 0
 
-    def _job(self, sweep: str) -> Any:
+    def _job(self) -> Any:
         overrides = [line.removeprefix("++") for line in HydraConfig.get().overrides.task]
         try:
-            value = self._value(dataclasses.replace(compose(overrides, self.root, self.schema), sweep=sweep))
-        except SystemExit as stop:  # on request: the sweep ends too
-            self.finished.append(Job(overrides, error=stop))
-            raise
+            return self._value(compose(overrides, self.root, self.schema))
         except Exception as error:
-            self.finished.append(Job(overrides, error=error))
+            self.told.append(error)
             print(f"failed: {' '.join(overrides)}", file=sys.stderr)
             tell(error)
-            raise
-        self.finished.append(Job(overrides, value))
-        return value
+            raise  # Hydra marks the job as failed and goes on with the others
 
     def _value(self, composed: Composed) -> Any:
         try:
             return self.task(composed)
         except SystemExit as end:
-            if end.code == STOPPED:
+            if end.code == STOPPED:  # on request: the sweep ends too
                 raise
             if end.code:
                 raise RunError(f"the run ended with exit code {end.code}") from end

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlm.contracts.errors import Problem
 from vlm.contracts.settings import RunConfig
-from vlm.origins import origin, under
+from vlm.origins import under
 from vlm.shapes import ATTACHED, PARTS, chain
 from vlm.signature import UNREADABLE, SignatureError, read
 from vlm.wording import field_types, join, members, shown, unknown, validate
@@ -27,20 +27,18 @@ WIRED: Mapping[str, frozenset[str]] = {
 }
 
 
-def check(
-    config: Mapping[str, Any], origins: Mapping[str, str] | None = None, schema: type = RunConfig
-) -> list[Problem]:
+def check(config: Mapping[str, Any], schema: type = RunConfig) -> list[Problem]:
     """Every mistake in a composed configuration; an empty list if it can be built.
 
-    config: plain and resolved.   origins: dotted key -> file that wrote it, see `origin`.
-    schema: the dataclass of the whole; a field `dict[str, Any]` is a node with a `_target_`.
+    config: plain and resolved.   schema: the dataclass of the whole; a field `dict[str, Any]` is a node with a
+    `_target_`. The problems name keys; which file wrote a key, only the composer knows.
     """
     problems = [Problem(key, message) for key, message in validate(schema, config)]
     for key, node in _nodes(schema, config):
         problems += _node(key, node)
     if schema is RunConfig:
         problems += _together(config, {problem.key for problem in problems})
-    return [dataclasses.replace(problem, file=origin(problem.key, origins or {})) for problem in problems]
+    return problems
 
 
 def _nodes(schema: Any, config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

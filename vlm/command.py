@@ -29,24 +29,12 @@ Exit codes: 0 done, 1 failed, 2 refused before anything was started, 75 stopped 
 class Composed:
     """A configuration that passed the check.
 
-    config: plain and resolved.   origins: dotted key -> file that wrote it.   choices: group -> choice.
-    overrides: as typed, without leading plus signs.   sweep: id of the multirun that this job belongs to.
+    config: plain and resolved.   choices: group -> choice.   overrides: as typed, without leading plus signs.
     """
 
     config: dict[str, Any]
-    origins: dict[str, str]
     choices: dict[str, str | None]
     overrides: list[str]
-    sweep: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One finished job of a multirun.   value: what the task returned.   error: why it failed or stopped."""
-
-    overrides: list[str]
-    value: Any = None
-    error: BaseException | None = None
 
 
 def help_text(about: str, root: Path) -> str:

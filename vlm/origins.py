@@ -40,8 +40,8 @@ def under(key: str, nodes: Iterable[str]) -> bool:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The keys of a YAML file without its defaults list."""
-    return {key: value for key, value in _read(file).items() if key != "defaults"}
+    """The keys of a YAML file, without those that only concern Hydra."""
+    return {key: value for key, value in _read(file).items() if key not in ("defaults", "hydra")}
 
 
 def group_defaults(file: Path, prefix: str = "") -> dict[str, str | None]:

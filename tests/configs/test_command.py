@@ -20,13 +20,10 @@ TASK = textwrap.dedent('''
     from vlm.build import entry
     from vlm.contracts.errors import InputError, RunError
 
-    def table(jobs):
-        print("table", [(job.overrides[-1], job.value, type(job.error).__name__) for job in jobs])
-
-    @entry("train", after_sweep=table)
+    @entry("train")
     def main(composed):
         seed = composed.config["seed"]
-        print("started", seed, composed.sweep, flush=True)
+        print("started", seed, flush=True)
         if seed == 2:
             raise InputError("there is no data")
         if seed == 3:
@@ -183,24 +180,14 @@ def test_a_failed_job_does_not_stop_the_sweep_but_its_exit_code(task: Path):
     assert ended.returncode == 1
     assert re.findall(r"started (\d)", ended.stdout) == ["1", "2", "3", "6", "7"]
     assert "failed: experiment=purevlm seed=2\nthere is no data" in ended.stderr
-    table = "[('seed=1', 10, 'NoneType'), ('seed=2', None, 'InputError'), ('seed=3', None, 'RunError'), "
-    assert f"table {table}('seed=6', None, 'ZeroDivisionError'), ('seed=7', 70, 'NoneType')]" in ended.stdout
-    assert left_behind(task) == ["runs", "runs/.sweeps", "runs/.sweeps/multirun.yaml"]
+    assert left_behind(task)[:2] == ["runs", "runs/.sweeps"]
+    assert all(name.startswith("runs/.sweeps") for name in left_behind(task)[1:])
 
 
 def test_a_stop_on_request_ends_the_sweep_with_its_code(task: Path):
     ended = run("task", "-m", "experiment=purevlm", "seed=1,4,7", cwd=task)
     assert ended.returncode == 75
     assert re.findall(r"started (\d)", ended.stdout) == ["1", "4"]
-    assert "table" in ended.stdout
-
-
-def test_the_jobs_of_a_sweep_share_an_id_that_the_same_command_has_again(task: Path):
-    first, again = (run("task", "-m", "experiment=purevlm", "seed=1,7", cwd=task) for _ in range(2))
-    ids = re.findall(r"started \d (\w+)", first.stdout + again.stdout)
-    assert len(ids) == 4
-    assert len(set(ids)) == 1
-    assert "started 1 None" in run("task", "experiment=purevlm", "seed=1", cwd=task).stdout
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])

@@ -82,7 +82,10 @@ class Phase(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Loaded, batch_idx: int) -> None:
         # A pure function of the step, so that dropout after a resume is the same as without one.
-        torch.manual_seed(mixed(self.seed, batch_idx, self.global_rank) >> 1)
+        seed = mixed(self.seed, batch_idx, self.global_rank) >> 1
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call a step for absent devices
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, loaded: Loaded, batch_idx: int) -> Tensor:
         batch = loaded.batch

@@ -131,13 +131,15 @@ def _scores(q: Tensor, k: Tensor, tensor_product: bool, mask: Tensor | None) -> 
     width = q.shape[-1]
     if tensor_product:
         half = width // 2
-        scores = (q[..., :half] @ k[..., :half].mT) * (q[..., half:] @ k[..., half:].mT) / width
+        # scaling one half of q is the same as scaling the scores, on a much smaller tensor
+        scores = ((q[..., :half] / width) @ k[..., :half].mT) * (q[..., half:] @ k[..., half:].mT)
     else:
-        scores = q @ k.mT / width**0.5
+        scores = (q / width**0.5) @ k.mT
     if mask is None:
         queries, keys = scores.shape[-2:]
         mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-    return scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, float("-inf"))
+    return (scores + hidden).softmax(-1)
 
 
 def _table(rows: int, columns: int) -> nn.Parameter:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from vlm.build import Composed, entry
+from experiments.command import entry
+from vlm.build import Composed
 from vlm.contracts.settings import GenerateConfig
 
 

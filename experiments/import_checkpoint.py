@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlm.build import Composed, entry
+from experiments.command import entry
+from vlm.build import Composed
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import ImportConfig
 

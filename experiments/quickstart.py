@@ -46,7 +46,7 @@ DIGITS = (
     Choice("digits_small", "data", ("phase.epochs=60", "phase.log_every=20", "phase.validate_every=100")),
 )
 CAPTIONS = (
-    Choice("captions_small", "emoji", ("phase.max_steps=600", "phase.validate_every=100"), ("parts=[emoji]",)),
+    Choice("captions_small", "emoji", ("phase.max_steps=400", "phase.validate_every=100"), ("parts=[emoji]",)),
     Choice("easy_vqa_captions", "data", ("phase.max_steps=400", "phase.validate_every=100")),
 )
 

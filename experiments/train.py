@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlm.build import Composed, entry
+from experiments.command import entry
+from vlm.build import Composed
 
 
 @entry("train")

@@ -1,25 +1,21 @@
-"""The only file under vlm/ that knows Hydra: overrides become a checked, plain configuration, and tasks commands."""
+"""The only file under vlm/ that knows Hydra: overrides become a checked, plain configuration."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import os
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -28,17 +24,26 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlm.check import check
-from vlm.command import STOPPED, Composed, combinations, help_text, tell
-from vlm.contracts.errors import ConfigError, Problem, RunError
+from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.settings import RunConfig
 from vlm.origins import file_problem, first_line, group_defaults, load, origin, record, under
-from vlm.wording import did_you_mean, field_types, join, nearest, no_choice, shown, unknown
-
-__all__ = ["Composed", "compose", "config_dir", "entry"]
+from vlm.wording import field_types, join, nearest, no_choice, shown, unknown
 
 COMMAND_LINE = "command line"
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # what composing files may raise
-Task = Callable[[Composed], Any]
+FULLY_CHECKED = 256  # jobs of a sweep that are composed one by one before it starts; of more, single values are
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A configuration that passed the check.
+
+    config: plain and resolved.   choices: group -> choice.   overrides: as typed, without leading plus signs.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str | None]
+    overrides: list[str]
 
 
 def config_dir() -> Path:
@@ -54,15 +59,15 @@ def compose(overrides: Iterable[str] = (), root: str = "train", schema: type = R
     schema: the dataclass of the whole configuration.
     Raises: ConfigError with every mistake in the overrides, the files, and what they would build.
     """
-    with _composer(root, schema) as composer:
-        composed, problems = composer.compose(list(overrides))
+    with composer(root, schema) as opened:
+        composed, problems = opened.compose(list(overrides))
     if problems:
         raise ConfigError(problems)
     return composed
 
 
 @contextmanager
-def _composer(root: str, schema: type) -> Iterator[Composer]:
+def composer(root: str, schema: type = RunConfig) -> Iterator[Composer]:
     """A composer with a Hydra of its own; one that is already running is put aside and comes back."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -340,120 +345,13 @@ def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem
     return [problem for problem in problems if not echoes(problem)]
 
 
-def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], None]]:
-    """Make a command of a task: `@entry("train")` over `def main(composed)`.
+def combinations(values: Mapping[str, list[str]]) -> list[list[str]]:
+    """The jobs of a sweep to look at before it starts: all, or of very many one for each single value.
 
-    The command line, of a sweep every job of it, is checked before Hydra starts anything or makes a folder.
-    Exit codes: 0 done, 1 failed, 2 refused, 75 stopped on request; a SystemExit of the task passes through.
+    values: key -> its overrides, one for each value.
     """
-
-    def decorate(task: Task) -> Callable[[], None]:
-        @functools.wraps(task)
-        def main() -> None:
-            try:
-                code = _Command(root, schema, task).run(sys.argv[1:])
-            except KeyboardInterrupt:
-                print("stopped; the same command starts what is missing", file=sys.stderr)
-                code = STOPPED
-            if code:
-                sys.exit(code)
-
-        return main
-
-    return decorate
-
-
-@dataclass
-class _Command:
-    """A task behind Hydra's command line.   told: errors of jobs whose message is out already."""
-
-    root: str
-    schema: type
-    task: Task
-    told: list[Exception] = field(default_factory=list)
-
-    def run(self, argv: list[str]) -> int:
-        parser = get_args_parser()
-        arguments = parser.parse_args(argv)
-        if arguments.help:
-            about = getattr(self.task, "__globals__", {}).get("__doc__") or ""  # the docstring of the task's file
-            print(help_text(about, config_dir() / f"{self.root}.yaml"))
-            return 0
-        if arguments.hydra_help or arguments.shell_completion or arguments.info is not None:
-            self._hydra(argv, lambda config: None)
-            return 0
-        if arguments.config_path or arguments.config_name or arguments.config_dir or arguments.experimental_rerun:
-            parser.error("this command has one configuration; add files to conf/, or set keys with key=value")
-        if arguments.cfg and arguments.multirun:
-            parser.error("--cfg shows one configuration; leave --multirun out")
-        with _composer(self.root, self.schema) as composer:
-            composed, problems = composer.command(arguments.overrides, arguments.multirun)
-            forced = {line.text: line.forced() for line in composer.parse(arguments.overrides)[0]}
-        if problems:
-            print(ConfigError(problems), file=sys.stderr)
-            return 2
-        if arguments.cfg == "job":
-            if arguments.package and OmegaConf.select(composer.config, arguments.package) is None:
-                options = [str(name) for name in composer.config]
-                parser.error(f"--package: no node {arguments.package!r}{did_you_mean(arguments.package, options)}")
-            print(_shown(composer.config, arguments.package, arguments.resolve), end="")
-            return 0
-        argv = [forced.get(word, word) for word in argv]
-        if arguments.multirun:
-            return self._sweep(argv)
-        self._hydra(argv, lambda config: self._single(composed))
-        return 0
-
-    def _hydra(self, argv: list[str], job: Callable[[DictConfig], Any]) -> None:
-        before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-        sys.argv = [sys.argv[0], *argv]
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and ending the process
-        try:
-            hydra.main(config_path=str(config_dir()), config_name=self.root, version_base="1.3")(job)()
-        finally:
-            sys.argv = before[0]
-            if before[1] is None:
-                del os.environ["HYDRA_FULL_ERROR"]
-
-    def _single(self, composed: Composed) -> None:
-        try:
-            self.task(composed)
-        except Exception as error:
-            raise SystemExit(tell(error)) from error
-
-    def _sweep(self, argv: list[str]) -> int:
-        try:
-            self._hydra(argv, lambda config: self._job())
-        except Exception as error:  # noqa: BLE001 - told here or when it happened
-            if all(error is not known for known in self.told):
-                tell(error)
-            return 1
-        return 0
-
-    def _job(self) -> Any:
-        overrides = [line.removeprefix("++") for line in HydraConfig.get().overrides.task]
-        try:
-            return self._value(compose(overrides, self.root, self.schema))
-        except Exception as error:
-            self.told.append(error)
-            print(f"failed: {' '.join(overrides)}", file=sys.stderr)
-            tell(error)
-            raise  # Hydra marks the job as failed and goes on with the others
-
-    def _value(self, composed: Composed) -> Any:
-        try:
-            return self.task(composed)
-        except SystemExit as end:
-            if end.code == STOPPED:  # on request: the sweep ends too
-                raise
-            if end.code:
-                raise RunError(f"the run ended with exit code {end.code}") from end
-        return None
-
-
-def _shown(config: DictConfig, node: str | None, resolve: bool) -> str:
-    """A configuration, or one node of it, as YAML."""
-    if resolve:
-        OmegaConf.resolve(config)
-    selected = OmegaConf.select(config, node) if node else config
-    return OmegaConf.to_yaml(selected) if isinstance(selected, Container) else f"{selected}\n"
+    if math.prod(map(len, values.values())) <= FULLY_CHECKED:
+        return [list(job) for job in itertools.product(*values.values())]
+    first = {key: choices[0] for key, choices in values.items()}
+    singles = [{**first, key: choice} for key, choices in values.items() for choice in choices[1:]]
+    return [list(job.values()) for job in [first, *singles]]

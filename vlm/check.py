@@ -98,8 +98,8 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
     def sound(*keys: str) -> bool:
         return all(_has(config, key) for key in keys) and not any(under(bad, keys) for bad in wrong)
 
-    if sound(*PARTS):
-        yield from chain(config)[1]
+    nodes = [*PARTS, *(f"{part}.{name}" for part, names in ATTACHED.items() for name in names)]
+    yield from chain(config, [node for node in nodes if not sound(node)])[1]
     if sound("resume", "init_from") and config["resume"] and config["init_from"]:
         yield Problem("resume", "a run is gone on from (resume) or started from another's parts (init_from), not both")
     if sound("weights"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,19 @@ def shapes(config: Mapping[str, Any]) -> Shapes:
     return found
 
 
-def chain(config: Mapping[str, Any]) -> tuple[Shapes | None, list[Problem]]:
+def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Shapes | None, list[Problem]]:
     """Views -> encoder -> connector -> fusion, and the language model beside them, as far as they meet.
 
-    config: its nodes have passed the check against their signatures.
+    unsound: nodes that did not pass the check against their signatures; what needs them is not looked at.
     """
     problems: list[Problem] = []
 
-    def describe(key: str, node: Mapping[str, Any], **wired: Any) -> Any:
-        if any(value is None for value in wired.values()):
-            return None  # the part in front does not fit; its own problem says why
+    def describe(key: str, **wired: Any) -> Any:
+        if key in unsound or any(value is None for value in wired.values()):
+            return None  # the part itself, or the one in front, has a problem that says why
+        node = config
+        for step in key.split("."):
+            node = node[step]
         try:
             return _describe(key, node, wired)
         except Mismatch as error:
@@ -58,13 +61,13 @@ def chain(config: Mapping[str, Any]) -> tuple[Shapes | None, list[Problem]]:
             problems.append(Problem(f"{key}._target_", str(error)))
         return None
 
-    views = describe("encoder.views", config["encoder"]["views"])
-    encoder = describe("encoder", config["encoder"], views=views)
-    llm = describe("llm", config["llm"])
-    tokenizer = describe("llm.tokenizer", config["llm"]["tokenizer"])
+    views = describe("encoder.views")
+    encoder = describe("encoder", views=views)
+    llm = describe("llm")
+    tokenizer = describe("llm.tokenizer")
     width = llm.width if llm else None
-    connector = describe("connector", config["connector"], source=encoder, width=width)
-    fusion = describe("fusion", config["fusion"], source=connector, width=width)
+    connector = describe("connector", source=encoder, width=width)
+    fusion = describe("fusion", source=connector, width=width)
     if llm is not None and tokenizer is not None and tokenizer > llm.vocabulary:
         message = f"{tokenizer} entries, but llm embeds {llm.vocabulary}; choose one size for both"
         problems.append(Problem("llm.tokenizer", message))

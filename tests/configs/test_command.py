@@ -17,7 +17,7 @@ from tests.configs.commands import REPOSITORY, environment, run
 TASK = textwrap.dedent('''
     """A task that ends as its seed says."""
     import sys, time
-    from vlm.build import entry
+    from experiments.command import entry
     from vlm.contracts.errors import InputError, RunError
 
     @entry("train")

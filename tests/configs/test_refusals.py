@@ -108,6 +108,12 @@ def test_names_in_open_mappings_and_null_for_off_are_taken_with_and_without_a_pl
     compose([GOOD, override])
 
 
+def test_a_mistake_in_one_part_does_not_hide_those_of_the_others():
+    found = refusals(*SMALL, "encoder.gird=3", "llm.heads=5", "hardware.precision=bf16", "data.skip_budget=2")
+    keys = {"encoder.gird", "llm.heads", "hardware.precision", "data.skip_budget"}
+    assert {problem.key for problem in found} == keys
+
+
 def test_two_ways_to_start_exclude_each_other():
     (problem,) = refusals(GOOD, "resume=runs/a", "init_from=runs/b")
     assert problem.key == "resume"

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import vlm
 from tests.prepared import ROOT
+from vlm import run
+from vlm.build import compose
+from vlm.contracts.errors import InputError, RunError
+from vlm.training import checkpoint
+from vlm.training.folder import RunFolder
 
 EXPERIMENT = [
     "experiment=purevlm", "data.train.mnist.rows=[0,200]", "data.validate.mnist.rows=[200,240]", "phase.global_batch=8",
-    "phase.log_every=5", "phase.save_every=20", "phase.validate_every=50", "phase.samples=2", "hardware.threads=1", "logging.wandb=disabled",
+    "phase.log_every=5", "phase.save_every=20", "phase.validate_every=50", "phase.samples=2", "hardware.threads=1", "logging.wandb=disabled", "logging.progress=false",
 ]
 
 
@@ -26,27 +35,13 @@ def environment(data: Path, runs: Path) -> dict[str, str]:
     return os.environ | {"VLM_DATA": str(data), "VLM_RUNS": str(runs)}
 
 
-def train(data: Path, runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.train", *EXPERIMENT, *words], cwd=ROOT, env=environment(data, runs),
-        capture_output=True, text=True, timeout=180,
-    )
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.train", *EXPERIMENT, *words]
 
 
-def started(data: Path, runs: Path, *words: str) -> tuple[subprocess.Popen[str], Path]:
-    """A run that has saved its first checkpoint and goes on for a long time."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *EXPERIMENT, *words], cwd=ROOT, env=environment(data, runs),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-    for _ in range(600):
-        found = list(runs.glob("purevlm/*/checkpoints/step-*.ckpt"))
-        if found:
-            return process, found[0].parents[1]
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    process.kill()
-    raise AssertionError("no checkpoint in a minute")
+def train(data: Path, runs: Path, *words: str) -> Path:
+    """A run in this process. Returns: its folder."""
+    return Path(run.train(compose([*EXPERIMENT, f"paths.data={data}", f"paths.runs={runs}", *words]))["run"])
 
 
 def status(folder: Path) -> dict:
@@ -58,115 +53,187 @@ def rows(folder: Path) -> list[dict]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {k: v for file in sorted((folder / "model").glob("*.safetensors")) for k, v in load_file(file).items()}
+    found = {k: v for file in sorted((folder / "model").glob("*.safetensors")) for k, v in load_file(file).items()}
+    assert found
+    return found
 
 
-def test_a_run_leaves_all_that_is_needed_to_know_use_and_repeat_it(data, tmp_path):
-    done = train(data, tmp_path, "phase.max_steps=30")
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.strip().splitlines()[-1])
-    assert folder.parent == tmp_path / "purevlm"
-    assert len(folder.name) == 12
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture
+def stops_at_20(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGTERM that arrives while step 20 is being saved."""
+    save = checkpoint.save
+
+    def saving(trainer, folder):
+        if trainer.global_step == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return save(trainer, folder)
+
+    monkeypatch.setattr(checkpoint, "save", saving)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """120 steps that nothing disturbed."""
+    return train(data, tmp_path_factory.mktemp("whole"), "phase.max_steps=120")
+
+
+def test_a_run_leaves_all_that_is_needed_to_know_use_and_repeat_it(data, whole, capsys, caplog):
+    assert len(whole.name) == 12
     for name in ("config.yaml", "command.txt", "versions.json", "data.json", "status.json", "metrics.jsonl"):
-        assert (folder / name).stat().st_size > 0, name
-    last = status(folder)
-    assert (last["state"], last["step"]) == ("finished", 30)
+        assert (whole / name).stat().st_size > 0, name
+    last = status(whole)
+    assert (last["state"], last["step"]) == ("finished", 120)
     assert last["metrics"]["test/exact_match_n"] == 40
-    train_rows = [row for row in rows(folder) if "train/loss" in row]
-    assert [row["step"] for row in train_rows] == [5, 10, 15, 20, 25, 30]
-    assert train_rows[-1]["samples"] == 240
-    told = {"perf/samples_per_s", "perf/tokens_per_s", "perf/data_wait", "perf/memory_gb", "optim/grad_norm", "optim/rate/llm"}
-    assert told <= train_rows[-1].keys()
-    assert len((folder / "samples" / "samples.jsonl").read_text().splitlines()) == 2
+    train_rows = [row for row in rows(whole) if "train/loss" in row]
+    assert [row["step"] for row in train_rows] == list(range(5, 121, 5))
+    assert train_rows[-1]["samples"] == 960
+    speed = {"perf/samples_per_s", "perf/tokens_per_s", "perf/data_wait", "perf/memory_gb"}
+    assert speed | {"optim/grad_norm", "optim/rate/llm"} <= train_rows[-1].keys()
+    samples = [json.loads(line) for line in (whole / "samples" / "samples.jsonl").read_text().splitlines()]
+    model = vlm.load_model(whole)
+    assert [vlm.generate(model, "", images=[whole / "samples" / sample["image"]]) for sample in samples[:1]] == [
+        samples[0]["answer"]
+    ]
+    with caplog.at_level("INFO"):
+        again = train(data, whole.parents[1], "phase.max_steps=120")
+    assert again == whole
+    assert "is finished; nothing to do" in caplog.text
+    assert capsys.readouterr().out == f"{whole}\n"
 
-    again = train(data, tmp_path, "phase.max_steps=30")
-    assert again.returncode == 0
-    assert again.stdout == done.stdout
-    assert "is finished; nothing to do" in again.stderr
 
-    asked = subprocess.run(
-        [sys.executable, "-m", "experiments.generate", f"model={folder}", f"image={folder}/samples/0000.png"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_weights(data, whole, tmp_path, stops_at_20, caplog):
+    with pytest.raises(SystemExit) as stopped:
+        train(data, tmp_path, "phase.max_steps=120")
+    assert stopped.value.code == 75
+    folder = tmp_path / "purevlm" / whole.name
+    assert status(folder)["state"] == "stopped"
+    with caplog.at_level("INFO"):
+        train(data, tmp_path, "phase.max_steps=120")
+    assert "going on from" in caplog.text
+    assert_same_weights(folder, whole)
+    told = [{key: value for key, value in row.items() if not key.startswith(("perf", "seconds"))} for row in rows(folder)]
+    assert told == [
+        {key: value for key, value in row.items() if not key.startswith(("perf", "seconds"))} for row in rows(whole)
+    ]
+
+
+def test_resume_takes_a_run_to_other_hardware(data, whole, tmp_path, stops_at_20):
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, "phase.max_steps=120")
+    folder = tmp_path / "purevlm" / whole.name
+    moved = train(data, tmp_path, "phase.max_steps=120", "hardware.workers=1", f"resume={folder}")
+    assert moved != folder
+    assert_same_weights(moved, whole)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 75), pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow)],
+)
+def test_a_process_that_is_signalled_leaves_a_run_that_goes_on(data, whole, tmp_path, sent, code):
+    """The whole command, as a cluster or a person ends it."""
+    words = ("phase.max_steps=120", "phase.log_every=1")
+    process = subprocess.Popen(
+        command(*words), cwd=ROOT, env=environment(data, tmp_path), stderr=subprocess.PIPE, text=True
     )
-    assert asked.returncode == 0, asked.stderr
-    assert asked.stdout.endswith("\n")
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_stopped_or_killed_goes_on_to_the_same_weights(data, tmp_path, sent):
-    words = ["phase.max_steps=400", "phase.validate_every=400"]
-    process, folder = started(data, tmp_path / "cut", *words)
+    while not list(tmp_path.glob("purevlm/*/checkpoints/step-*.ckpt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
     process.send_signal(sent)
     _, messages = process.communicate(timeout=60)
-    if sent == signal.SIGKILL:
-        assert process.returncode == -9
-    else:
-        assert process.returncode == 75, messages
-        assert status(folder)["state"] == "stopped"
-        assert "the same command goes on" in messages
-    assert status(folder)["step"] < 400 or sent == signal.SIGKILL
-    done = train(data, tmp_path / "cut", *words)
-    assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stderr
-    whole = train(data, tmp_path / "whole", *words)
-    uncut = Path(whole.stdout.strip())
-    assert uncut.name == folder.name
-    assert all(torch.equal(a, b) for a, b in zip(weights(folder).values(), weights(uncut).values(), strict=True))
-    steps = [row["step"] for row in rows(folder) if "train/loss" in row]
-    assert steps == sorted(set(steps))
+    assert process.returncode == code, messages
+    folder = train(data, tmp_path, *words)
+    assert_same_weights(folder, whole)
 
 
-def test_a_second_process_on_one_run_folder_is_refused(data, tmp_path):
-    process, folder = started(data, tmp_path, "phase.max_steps=100000")
-    try:
-        second = train(data, tmp_path, "phase.max_steps=100000")
-        assert second.returncode == 2
-        assert f"{folder}: another process works in this run folder" in second.stderr
-    finally:
-        process.kill()
-        process.communicate()
+def test_a_second_process_on_one_run_folder_is_refused(data, whole):
+    held = RunFolder(whole.parent / "held")
+    held.open()
+    second = RunFolder(whole.parent / "held")
+    with pytest.raises(InputError, match="another process works in this run folder"):
+        second.open()
+    held.close()
+    second.open()
 
 
 def test_data_that_is_not_there_is_refused_with_the_command_that_gets_it(tmp_path):
-    refused = train(tmp_path / "nothing", tmp_path / "runs", "phase.max_steps=2")
-    assert refused.returncode == 2
-    assert "make data SOURCE=mnist" in refused.stderr
+    with pytest.raises(InputError, match="make data SOURCE=mnist"):
+        train(tmp_path / "nothing", tmp_path / "runs", "phase.max_steps=2")
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_starts_only_what_is_missing(data, tmp_path):
-    words = ["-m", "phase.max_steps=6", "phase.trainable.llm=1.0e-3,1.0e+30", "seed=0,1"]
-    swept = train(data, tmp_path, *words)
-    assert swept.returncode == 1
+    words = ["-m", "phase.max_steps=6", "phase.trainable.llm=1.0e+30,1.0e-3"]
+    sweep = [
+        subprocess.run(
+            command(*words), cwd=ROOT, env=environment(data, tmp_path), capture_output=True, text=True, timeout=240
+        )
+        for _ in range(2)
+    ]
+    assert [call.returncode for call in sweep] == [1, 1]
     states = sorted(status(folder)["state"] for folder in (tmp_path / "purevlm").iterdir())
-    assert states == ["failed", "failed", "finished", "finished"]
-    assert "not both finite" in swept.stderr
-    for word in ("failed", "finished", "val/loss"):
-        assert word in swept.stderr
-    again = train(data, tmp_path, *words)
-    assert again.returncode == 1
-    assert again.stderr.count("is finished; nothing to do") == 2
+    assert states == ["failed", "finished"]
+    assert "not both finite" in sweep[0].stderr
+    assert "is finished; nothing to do" not in sweep[0].stderr
+    assert sweep[1].stderr.count("is finished; nothing to do") == 1
+    for word in ("failed", "finished", "phase.trainable.llm"):
+        assert word in sweep[0].stderr
 
 
-def test_new_runs_start_from_the_parts_of_old_ones(data, tmp_path):
-    first = Path(train(data, tmp_path, "phase.max_steps=4").stdout.strip())
-    words = ["phase.max_steps=1", "phase.trainable.encoder=1.0e-30", "phase.trainable.connector=1.0e-30", "phase.trainable.llm=1.0e-30"]
-    whole = Path(train(data, tmp_path, *words, f"init_from={first}").stdout.strip())
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole).values(), weights(first).values(), strict=True))
-    part = Path(train(data, tmp_path, *words, f"+weights.encoder={first}").stdout.strip())
-    assert part.name != whole.name
-    same = {key for key, value in weights(part).items() if torch.equal(value, weights(first)[key])}
+def test_new_runs_start_from_the_parts_of_old_ones(data, whole, tmp_path):
+    still = ["phase.max_steps=1", *(f"phase.trainable.{part}=1.0e-30" for part in ("encoder", "connector", "llm"))]
+    assert_same_weights(train(data, tmp_path, *still, f"init_from={whole}"), whole)
+    part = train(data, tmp_path, *still, f"weights={{encoder: '{whole}'}}")
+    same = {name for name, tensor in weights(part).items() if torch.equal(tensor, weights(whole)[name])}
     assert {"bae1_l", "bae_deg3_2"} <= same
     assert "wte" not in same
 
 
-def test_resume_takes_a_run_to_other_hardware(data, tmp_path):
-    process, folder = started(data, tmp_path, "phase.max_steps=200")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    moved = train(data, tmp_path, "phase.max_steps=200", "hardware.workers=1", f"resume={folder}")
-    assert moved.returncode == 0, moved.stderr
-    other = Path(moved.stdout.strip())
-    assert other != folder
-    whole = Path(train(data, tmp_path / "whole", "phase.max_steps=200").stdout.strip())
-    assert all(torch.equal(a, b) for a, b in zip(weights(other).values(), weights(whole).values(), strict=True))
+def test_a_full_disk_is_told_and_costs_no_checkpoint(data, tmp_path, monkeypatch):
+    write = lightning.Trainer.save_checkpoint
+
+    def full(self, path, *args, **options):
+        if self.global_step == 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, path, *args, **options)
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        train(data, tmp_path, "phase.max_steps=60")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    assert status(folder)["state"] == "failed"
+    assert [path.name for path in checkpoint.all_of(folder / "checkpoints")] == ["step-00000020.ckpt"]
+    monkeypatch.undo()
+    assert status(train(data, tmp_path, "phase.max_steps=60"))["state"] == "finished"
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "shape", "cut"])
+def test_a_saved_model_that_does_not_fit_is_refused_by_name(whole, tmp_path, fault):
+    folder = tmp_path / "model"
+    shutil.copytree(whole / "model", folder)
+    file = folder / "llm.safetensors"
+    tensors = load_file(file)
+    if fault == "missing":
+        del tensors["wte"]
+    elif fault == "extra":
+        tensors["surplus"] = torch.zeros(1)
+    elif fault == "shape":
+        tensors["wte"] = torch.zeros(3, 3)
+    save_file(tensors, file)
+    if fault == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="llm.safetensors.*(wte|surplus|cannot be read)"):
+        vlm.load_model(folder)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no config.json"):
+        vlm.load_model(tmp_path)
+    with pytest.raises(InputError, match="there is no such folder"):
+        vlm.load_model(tmp_path / "nothing")

@@ -67,6 +67,8 @@ class _Command:
 
     def run(self, argv: list[str]) -> int:
         parser = get_args_parser()
+        sweep = ("-m", "--multirun")  # may stand anywhere; the parser takes overrides in one piece only
+        argv = [*(word for word in argv if word in sweep), *(word for word in argv if word not in sweep)]
         arguments = parser.parse_args(argv)
         if arguments.help:
             about = getattr(self.task, "__globals__", {}).get("__doc__") or ""  # the docstring of the task's file

@@ -1,8 +1,8 @@
 """One answer about a picture, on standard output.
 
-  python -m experiments.generate model=runs/supravl_nano/0123456789ab image=cat.jpg
-  python -m experiments.generate model=DIR image=cat.jpg decoding=beam num_beams=5
-  python -m experiments.generate model=DIR - < requests.jsonl     (lines {"image": "cat.jpg", "prompt": "..."})
+python -m experiments.generate model=runs/supravl_nano/0123456789ab image=cat.jpg
+python -m experiments.generate model=DIR image=cat.jpg decoding=beam num_beams=5
+python -m experiments.generate model=DIR - < requests.jsonl     (lines {"image": "cat.jpg", "prompt": "..."})
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A published checkpoint becomes a model folder of this project; prints the folder.
 
-  python -m experiments.import_checkpoint format=purevlm path=model.npz out=models/purevlm
-  python -m experiments.import_checkpoint format=supravl_nano path=FOLDER out=models/supravl_nano
+python -m experiments.import_checkpoint format=purevlm path=model.npz out=models/purevlm
+python -m experiments.import_checkpoint format=supravl_nano path=FOLDER out=models/supravl_nano
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ after a stop, and takes seconds when all is done.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -43,7 +44,7 @@ class Choice:
 # The first that can be had on this machine is taken; the last one needs pip alone.
 DIGITS = (
     Choice("mnist", "data", ("phase.epochs=3",)),
-    Choice("digits_small", "data", ("phase.epochs=60", "phase.log_every=20", "phase.validate_every=100")),
+    Choice("digits_small", "data", ("phase.epochs=30", "phase.log_every=20", "phase.validate_every=100")),
 )
 CAPTIONS = (
     Choice("captions_small", "emoji", ("phase.max_steps=400", "phase.validate_every=100"), ("parts=[emoji]",)),
@@ -105,7 +106,8 @@ def run(command: list[str]) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
 
     def forward(number: int, frame: FrameType | None) -> None:
-        os.killpg(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

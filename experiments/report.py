@@ -1,7 +1,7 @@
 """One self-contained page about all runs of a folder; prints its path.
 
-  python -m experiments.report runs=runs
-  python -m experiments.report runs=runs/purevlm out=purevlm.html
+python -m experiments.report runs=runs
+python -m experiments.report runs=runs/purevlm out=purevlm.html
 """
 
 from __future__ import annotations

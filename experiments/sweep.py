@@ -92,7 +92,11 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
     from rich.text import Text
 
     # Several jobs tell by their differences; what they share is said once.
-    shared = [] if len(records) == 1 else [line for line in records[0]["overrides"] if all(line in record["overrides"] for record in records)]
+    shared = (
+        []
+        if len(records) == 1
+        else [line for line in records[0]["overrides"] if all(line in record["overrides"] for record in records)]
+    )
     table = Table(title=f"Sweep of {len(records)} jobs", caption=" ".join(shared), title_justify="left")
     for heading in ("run", "overrides", "status"):
         table.add_column(heading, overflow="fold")

@@ -18,12 +18,16 @@ def digits(root: Path, train: int = 240, test: int = 40) -> Path:
     source = root / "published"
     source.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    coarse = Image.fromarray((generator.random((40, 4)) * 255).astype(np.uint8)).resize((28, 280), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray((generator.random((40, 4)) * 255).astype(np.uint8)).resize(
+        (28, 280), Image.Resampling.BICUBIC
+    )
     shapes = np.array(coarse).reshape(10, 28, 28) * 0.8
     for split, count in (("train", train), ("t10k", test)):
         labels = (np.arange(count) * 7 % 10).astype(np.uint8)
         pictures = np.clip(shapes[labels] + generator.normal(0, 12, (count, 28, 28)), 0, 255).astype(np.uint8)
-        (source / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pictures.tobytes())
+        (source / f"{split}-images-idx3-ubyte").write_bytes(
+            struct.pack(">4i", 2051, count, 28, 28) + pictures.tobytes()
+        )
         (source / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
     return prepare("mnist", source, root / "data", "source.reader.checksums=null")
 
@@ -38,7 +42,9 @@ def captions(root: Path, count: int = 80) -> Path:
         name = list(colours)[number % 4]
         left = number // 4 % 2 == 0
         picture = Image.new("RGB", (64, 48), (250, 250, 250))
-        picture.paste(colours[name], (4 + number % 9 if left else 34 + number % 9, 8, 24 + number % 9 if left else 54, 40))
+        picture.paste(
+            colours[name], (4 + number % 9 if left else 34 + number % 9, 8, 24 + number % 9 if left else 54, 40)
+        )
         picture.putpixel((number % 64, 47), (number, 0, 0))
         picture.save(source / f"{number}.png")
         lines.append(f"{number}.png\ta {name} square at the {'left' if left else 'right of the picture'}\n")

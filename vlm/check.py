@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlm.contracts.errors import Problem
+from vlm.contracts.parts import ATTACHED, PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.origins import under
-from vlm.shapes import ATTACHED, PARTS, chain
+from vlm.shapes import chain
 from vlm.signature import UNREADABLE, SignatureError, read
 from vlm.wording import field_types, join, members, shown, unknown, validate
 

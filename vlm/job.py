@@ -15,13 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from vlm.contracts.errors import InputError
+from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
 from vlm.data.loader import GlobalBatches, OncePerRow, Rows, Slice, loader
 from vlm.data.order import Mix
 from vlm.evaluation.answers import exact_match, write_samples
 from vlm.library import make
-from vlm.models.assemble import PARTS, create
+from vlm.models.assemble import create
 from vlm.models.vlm import VLM
 from vlm.phases.base import Phase
 from vlm.training import checkpoint
@@ -77,7 +78,11 @@ class Job:
             self.settings.logging, self.folder.path, self.folder.path.name, "sft", self.choices, self.config
         )
         recorder = Recorder(
-            self.folder, metrics, mirror, self.phase_config["log_every"], self.settings.data.skip_budget,
+            self.folder,
+            metrics,
+            mirror,
+            self.phase_config["log_every"],
+            self.settings.data.skip_budget,
             self.settings.logging.progress,
         )
         saver = Saver(self.folder.path, self.phase_config["save_every"])

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from vlm.contracts.batch import PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
+from vlm.contracts.parts import PARTS
 from vlm.data.pictures import open_picture
 from vlm.data.processor import Processor
 from vlm.interop.formats import read_checkpoint
-from vlm.models.assemble import PARTS, assemble, create
+from vlm.models.assemble import assemble, create
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM
 from vlm.training.trainable import Trainable

@@ -77,4 +77,3 @@ def _train(composed: Composed, folder: RunFolder) -> None:
         raise
     finally:
         folder.close()
-

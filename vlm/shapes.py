@@ -8,11 +8,9 @@ from typing import Any
 
 from vlm.contracts.errors import ConfigError, Mismatch, Problem
 from vlm.contracts.language import LanguageSpec
+from vlm.contracts.parts import ATTACHED
 from vlm.contracts.vision import ViewSpec, VisionSpec
 from vlm.signature import SignatureError, read
-
-PARTS = ("encoder", "connector", "llm", "fusion")
-ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template")}  # nodes that stand inside a part's node
 
 
 @dataclass(frozen=True)

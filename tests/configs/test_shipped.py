@@ -17,8 +17,9 @@ from tests.configs.commands import REPOSITORY
 from vlm.build import compose, config_dir
 from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
+from vlm.contracts.parts import PARTS
 from vlm.origins import group_defaults
-from vlm.shapes import ATTACHED, PARTS, shapes
+from vlm.shapes import shapes
 from vlm.signature import read
 
 CONF = config_dir()
@@ -164,9 +165,3 @@ def test_any_combination_of_parts_is_built_as_described_or_refused_with_a_reason
         assert plan.count(view.height, view.width, None) == real.count(view.height, view.width, None)
     assert model.llm.spec == described.llm
     assert model.processor.views.spec == view
-
-
-def test_the_assembly_and_the_check_know_the_same_parts():
-    from vlm.models import assemble
-
-    assert (assemble.PARTS, assemble.ATTACHED) == (PARTS, ATTACHED)

@@ -56,7 +56,9 @@ def test_an_answer_that_does_not_fit_is_cut_closed_and_counted(processor):
     assert not processor.example(sample("", "abcabc")).cut
 
 
-@pytest.mark.parametrize(("texts", "reason"), [(("a", ""), "text_empty"), (("abcabcabc", "a"), "text_long"), (("a",), "text_empty")])
+@pytest.mark.parametrize(
+    ("texts", "reason"), [(("a", ""), "text_empty"), (("abcabcabc", "a"), "text_long"), (("a",), "text_empty")]
+)
 def test_a_row_without_target_tokens_is_refused_by_name(processor, texts, reason):
     with pytest.raises(InputError, match=f"^{reason}: "):
         processor.example(sample(*texts))

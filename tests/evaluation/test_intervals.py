@@ -41,7 +41,9 @@ def test_wilson_refuses_what_is_no_proportion(successes, n):
 
 def test_mean_over_three_seeds_has_the_interval_of_student_t():
     # mean 2, deviation 1, quantile of t with two degrees of freedom 4.302653
-    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx(
+        (2.0, 2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3))
+    )
 
 
 def test_one_seed_tells_nothing_about_the_spread():

@@ -41,9 +41,14 @@ def layout(model, segments: list[tuple[int, list[int], bool]], padding: int = 0)
     generator = torch.Generator().manual_seed(0)
     views = torch.rand(max(1, len(slots)), shape.channels, shape.height, shape.width, generator=generator).double()
     return Batch(
-        ids=row, labels=torch.where(row >= 0, row, IGNORE), positions=torch.tensor([positions]),
-        segment=torch.tensor([segment]), parent=torch.tensor(parent), views=views,
-        slots=torch.tensor(slots).reshape(-1, 2), pictures=torch.arange(len(views)),
+        ids=row,
+        labels=torch.where(row >= 0, row, IGNORE),
+        positions=torch.tensor([positions]),
+        segment=torch.tensor([segment]),
+        parent=torch.tensor(parent),
+        views=views,
+        slots=torch.tensor(slots).reshape(-1, 2),
+        pictures=torch.arange(len(views)),
     )
 
 
@@ -63,7 +68,9 @@ def test_two_samples_packed_in_one_row_score_as_two_rows(model):
 def test_two_answers_on_one_prefix_score_as_two_rows(model):
     prefix, chosen, rejected = [3, 1, 4], [1, 5, 9], [2, 6]
     pair = layout(model, [(-1, prefix, True), (0, chosen, False), (0, rejected, False)])
-    hidden = model.llm(model.fusion(pair, model.encoder, model.connector, model.llm)[0], pair.positions, attention_mask(pair))
+    hidden = model.llm(
+        model.fusion(pair, model.encoder, model.connector, model.llm)[0], pair.positions, attention_mask(pair)
+    )
     begin = pair.ids.shape[1] - len(chosen) - len(rejected)
     for branch, at in ((chosen, begin), (rejected, begin + len(chosen))):
         row = layout(model, [(-1, prefix + branch, True)])
@@ -83,7 +90,12 @@ def test_changing_one_sample_of_a_pack_leaves_the_other_bit_for_bit(model):
 def test_a_segment_sees_itself_causally_and_all_of_its_ancestors():
     seen = segment_mask(torch.tensor([[0, 0, 1, 1, 2, PADDING]]), torch.tensor([-1, 0, 0]))[0, 0]
     assert seen.int().tolist() == [
-        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 1],
     ]
 
 

@@ -54,9 +54,17 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(data, tmp_path, tar
     found = {}
     for micro in (8, 4, 1):
         job = prepared_job(
-            data, tmp_path / f"{micro}", *CAPTIONS, "phase.global_batch=8", "phase.max_steps=1", "phase.samples=0",
-            f"hardware.micro_batch={micro}", "hardware.precision=64-true", "phase.optimizer.clip_norm=null",
-            f"phase.targets={targets}", f"phase.loss.reduction={reduction}",
+            data,
+            tmp_path / f"{micro}",
+            *CAPTIONS,
+            "phase.global_batch=8",
+            "phase.max_steps=1",
+            "phase.samples=0",
+            f"hardware.micro_batch={micro}",
+            "hardware.precision=64-true",
+            "phase.optimizer.clip_norm=null",
+            f"phase.targets={targets}",
+            f"phase.loss.reduction={reduction}",
         )
         found[micro] = gradients_of_first_step(job)
     assert found[8].keys() == found[4].keys() == found[1].keys()
@@ -67,8 +75,16 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(data, tmp_path, tar
 
 def test_all_that_is_named_moves_and_all_else_stands_still(data, tmp_path):
     job = prepared_job(
-        data, tmp_path, "data=own_captions", "encoder=cnn", "llm.tokenizer.size=300", "phase.global_batch=8", "phase.max_steps=2",
-        "phase.trainable.encoder=null", "phase.trainable.llm=null", "phase.samples=0",
+        data,
+        tmp_path,
+        "data=own_captions",
+        "encoder=cnn",
+        "llm.tokenizer.size=300",
+        "phase.global_batch=8",
+        "phase.max_steps=2",
+        "phase.trainable.encoder=null",
+        "phase.trainable.llm=null",
+        "phase.samples=0",
     )
     before = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
     job.folder.open()
@@ -79,7 +95,12 @@ def test_all_that_is_named_moves_and_all_else_stands_still(data, tmp_path):
 
 def test_a_path_inside_a_part_has_its_own_rate(data, tmp_path):
     job = prepared_job(
-        data, tmp_path, *CAPTIONS, "phase.max_steps=1", "phase.trainable.encoder=null", "phase.trainable.connector=null",
+        data,
+        tmp_path,
+        *CAPTIONS,
+        "phase.max_steps=1",
+        "phase.trainable.encoder=null",
+        "phase.trainable.connector=null",
         "phase.trainable.llm={blocks: {1: 1.0e-3, 2: {fc1: 2.0e-3}}}",
     )
     trainable = {name for name, p in job.model.named_parameters() if p.requires_grad}
@@ -96,7 +117,7 @@ def test_a_path_that_no_parameter_bears_is_an_error(data, tmp_path):
 
 
 def test_a_weighted_term_that_no_part_reports_is_an_error(data, tmp_path):
-    with pytest.raises(ConfigError, match="phase.aux.reconstruktion"):
+    with pytest.raises(ConfigError, match=r"phase\.aux\.reconstruktion"):
         train(composed(data, tmp_path, *CAPTIONS, "phase.max_steps=1", "phase.aux.reconstruktion=0.1"))
 
 
@@ -141,8 +162,15 @@ def test_vision_gain_is_the_loss_that_wrong_pictures_cost(data, tmp_path):
 
 
 def test_a_model_that_ignores_its_pictures_is_called_so(data, tmp_path, caplog):
-    job = prepared_job(data, tmp_path, *CAPTIONS, "phase.max_steps=2", "phase.validate_every=1",
-                       "phase.trainable.connector=null", "phase.trainable.encoder=null")
+    job = prepared_job(
+        data,
+        tmp_path,
+        *CAPTIONS,
+        "phase.max_steps=2",
+        "phase.validate_every=1",
+        "phase.trainable.connector=null",
+        "phase.trainable.encoder=null",
+    )
     for parameter in job.model.connector.parameters():
         parameter.data.zero_()
     job.folder.open()
@@ -166,8 +194,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_samples(data, tmp_
 def test_it_learns_colours_and_sides_from_pictures(data, tmp_path):
     result = train(
         composed(
-            data, tmp_path, *CAPTIONS, "phase.max_steps=150", "phase.global_batch=16", "phase.validate_every=150",
-            "phase.trainable.encoder=1.0e-3", "phase.trainable.connector=1.0e-3", "phase.trainable.llm=1.0e-3", "phase.log_every=50",
+            data,
+            tmp_path,
+            *CAPTIONS,
+            "phase.max_steps=150",
+            "phase.global_batch=16",
+            "phase.validate_every=150",
+            "phase.trainable.encoder=1.0e-3",
+            "phase.trainable.connector=1.0e-3",
+            "phase.trainable.llm=1.0e-3",
+            "phase.log_every=50",
         )
     )
     status = json.loads((Path(result["run"]) / "status.json").read_text())
@@ -175,5 +211,7 @@ def test_it_learns_colours_and_sides_from_pictures(data, tmp_path):
     assert gain > 0.05
     assert gain > 1.96 * error
     assert status["warnings"] == []
-    samples = [json.loads(line) for line in (Path(result["run"]) / "samples" / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line) for line in (Path(result["run"]) / "samples" / "samples.jsonl").read_text().splitlines()
+    ]
     assert all(sample["answer"].startswith("a ") for sample in samples)

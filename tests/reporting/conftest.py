@@ -40,7 +40,9 @@ class Folders:
         self.write(folder / "config.yaml", yaml.safe_dump({**config, **changes.get("config", {})}))
         self.write(folder / "status.json", json.dumps({**status, **changes.get("status", {})}))
         self.write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in changes.get("rows", rows)))
-        self.write(folder / "command.txt", changes.get("command", f"python -m experiments.train experiment={name}") + "\n")
+        self.write(
+            folder / "command.txt", changes.get("command", f"python -m experiments.train experiment={name}") + "\n"
+        )
         self.write(folder / "versions.json", json.dumps({"python": "3.11.7", "packages": {"numpy": "2.4.6"}}))
         self.write(folder / "data.json", json.dumps(changes.get("data", _data("mnist", "CC-BY-SA-3.0"))))
         if "samples" in changes:

@@ -45,11 +45,22 @@ def page_of(folders) -> Page:
 @pytest.fixture
 def every_kind(folders):
     """Finished runs of two systems, and one of each way in which a run is not finished."""
-    score = {"test/exact_match": 0.972, "test/exact_match_low": 0.969, "test/exact_match_high": 0.975, "test/constant": 0.1135}
+    score = {
+        "test/exact_match": 0.972,
+        "test/exact_match_low": 0.969,
+        "test/exact_match_high": 0.975,
+        "test/constant": 0.1135,
+    }
     folders.run(identity="finished", samples=[("two", "two"), ("six", "five")], status={"metrics": score})
-    folders.run("captioner", samples=[("a <b>red</b> ball", "ball")], status={"warnings": ["this model does not use its pictures"]})
+    folders.run(
+        "captioner",
+        samples=[("a <b>red</b> ball", "ball")],
+        status={"warnings": ["this model does not use its pictures"]},
+    )
     folders.run(identity="failed", status={"state": "failed", "step": 7, "error": "step 7: the loss is not a number"})
-    folders.run(identity="stopped", status={"state": "stopped", "step": 40}, command="python -m experiments.train seed=4")
+    folders.run(
+        identity="stopped", status={"state": "stopped", "step": 40}, command="python -m experiments.train seed=4"
+    )
     folders.run(identity="running", status={"state": "running", "step": 60})
     folders.write(folders.run(identity="corrupt") / "status.json", "{")
     return folders

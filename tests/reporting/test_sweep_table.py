@@ -57,7 +57,9 @@ def sweep(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"])
+@pytest.mark.parametrize(
+    "launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"]
+)
 def test_every_job_has_a_row_also_one_that_failed(sweep, launcher):
     done = sweep("-m", "seed=1,2,3", *launcher)
     assert done.returncode == 1

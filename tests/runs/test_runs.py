@@ -26,8 +26,17 @@ from vlm.training import checkpoint
 from vlm.training.folder import RunFolder
 
 EXPERIMENT = [
-    "experiment=purevlm", "data.train.mnist.rows=[0,200]", "data.validate.mnist.rows=[200,240]", "phase.global_batch=8",
-    "phase.log_every=5", "phase.save_every=20", "phase.validate_every=50", "phase.samples=2", "hardware.threads=1", "logging.wandb=disabled", "logging.progress=false",
+    "experiment=purevlm",
+    "data.train.mnist.rows=[0,200]",
+    "data.validate.mnist.rows=[200,240]",
+    "phase.global_batch=8",
+    "phase.log_every=5",
+    "phase.save_every=20",
+    "phase.validate_every=50",
+    "phase.samples=2",
+    "hardware.threads=1",
+    "logging.wandb=disabled",
+    "logging.progress=false",
 ]
 
 
@@ -117,7 +126,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_weights(data,
         train(data, tmp_path, "phase.max_steps=120")
     assert "going on from" in caplog.text
     assert_same_weights(folder, whole)
-    told = [{key: value for key, value in row.items() if not key.startswith(("perf", "seconds"))} for row in rows(folder)]
+    told = [
+        {key: value for key, value in row.items() if not key.startswith(("perf", "seconds"))} for row in rows(folder)
+    ]
     assert told == [
         {key: value for key, value in row.items() if not key.startswith(("perf", "seconds"))} for row in rows(whole)
     ]
@@ -228,7 +239,7 @@ def test_a_saved_model_that_does_not_fit_is_refused_by_name(whole, tmp_path, fau
     save_file(tensors, file)
     if fault == "cut":
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="llm.safetensors.*(wte|surplus|cannot be read)"):
+    with pytest.raises(InputError, match=r"llm\.safetensors.*(wte|surplus|cannot be read)"):
         vlm.load_model(folder)
 
 

@@ -54,8 +54,14 @@ def training_batch(model, ids=SEVEN):
     labels = row.clone()
     labels[:, :29] = IGNORE
     return Batch(
-        ids=row, labels=labels, positions=torch.arange(row.shape[1]).unsqueeze(0), segment=torch.zeros_like(row),
-        parent=torch.tensor([-1]), views=PICTURE, slots=torch.tensor([[0, 0]]), pictures=torch.tensor([1]),
+        ids=row,
+        labels=labels,
+        positions=torch.arange(row.shape[1]).unsqueeze(0),
+        segment=torch.zeros_like(row),
+        parent=torch.tensor([-1]),
+        views=PICTURE,
+        slots=torch.tensor([[0, 0]]),
+        pictures=torch.tensor([1]),
     )
 
 
@@ -74,16 +80,12 @@ def test_has_the_published_number_of_parameters():
 
 def test_features_and_visual_vector_equal_the_published_code(model):
     features = model.encoder(PICTURE).tokens[0, 0]
-    np.testing.assert_allclose(
-        features[:4].detach(), [0.13704256, -0.27346144, 0.39877101, -0.4731445], atol=5e-9
-    )
+    np.testing.assert_allclose(features[:4].detach(), [0.13704256, -0.27346144, 0.39877101, -0.4731445], atol=5e-9)
     assert features.sum().item() == pytest.approx(0.08592284100061748, rel=1e-9)
     vectors = model.connector(model.encoder(PICTURE))[0]
     assert vectors.shape == (28, 32)
     assert torch.equal(vectors, vectors[:1].expand_as(vectors))
-    np.testing.assert_allclose(
-        vectors[0, :3].detach(), [4.09015218e-05, -2.32716403e-06, 8.39090243e-05], rtol=1e-8
-    )
+    np.testing.assert_allclose(vectors[0, :3].detach(), [4.09015218e-05, -2.32716403e-06, 8.39090243e-05], rtol=1e-8)
     assert vectors[0].sum().item() == pytest.approx(4.9521019196654495e-05, rel=1e-9)
 
 
@@ -150,8 +152,11 @@ def test_brightness_does_not_matter(model):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("encoder.bae1_l", "encoder.bae1_r"), ("encoder.bae_deg2_0", "encoder.bae_deg2_1"),
-     ("connector.vis_proj_l", "connector.vis_proj_r")],
+    [
+        ("encoder.bae1_l", "encoder.bae1_r"),
+        ("encoder.bae_deg2_0", "encoder.bae_deg2_1"),
+        ("connector.vis_proj_l", "connector.vis_proj_r"),
+    ],
 )
 def test_the_two_sides_of_a_product_can_be_swapped_or_both_negated(model, first, second):
     before = vlm.logits(model, PICTURE, SEVEN)
@@ -192,9 +197,9 @@ def test_cached_decoding_equals_the_full_pass(model):
     embeds = torch.cat([model.connector(model.encoder(PICTURE)), model.llm.embed(SEVEN.unsqueeze(0))], dim=1)
     positions = torch.arange(embeds.shape[1]).unsqueeze(0)
     full = model.llm.logits(model.llm(embeds, positions))
-    cache, steps = DynamicCache(), []
-    for piece in (slice(0, 28), *(slice(i, i + 1) for i in range(28, 35))):
-        steps.append(model.llm.logits(model.llm(embeds[:, piece], positions[:, piece], None, cache)))
+    cache = DynamicCache()
+    pieces = (slice(0, 28), *(slice(i, i + 1) for i in range(28, 35)))
+    steps = [model.llm.logits(model.llm(embeds[:, piece], positions[:, piece], None, cache)) for piece in pieces]
     torch.testing.assert_close(torch.cat(steps, dim=1), full, rtol=0, atol=1e-12)
 
 
@@ -215,9 +220,11 @@ def test_a_black_picture_gives_zeros_and_no_nan(model):
 def test_learns_ten_pictures_by_heart():
     torch.manual_seed(0)
     model = vlm.build_model(["experiment=purevlm"]).train()
-    names = "zero one two three four five six seven eight nine".split()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     pictures = torch.rand(10, 1, 14, 14) * (torch.rand(10, 1, 14, 14) > 0.7)
-    batch = model.processor.collate([with_answer(model, view, name) for view, name in zip(pictures, names, strict=True)])
+    batch = model.processor.collate(
+        [with_answer(model, view, name) for view, name in zip(pictures, names, strict=True)]
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.85, 0.99))
     for _ in range(200):
         output = model(batch)

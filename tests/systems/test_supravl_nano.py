@@ -25,8 +25,14 @@ def listed(model) -> list[tuple[str, torch.Tensor]]:
     block = ("ln1.weight", "ln1.bias", "qkv.weight", "out.weight", "ln2.weight", "ln2.bias")
     block = (*block, "fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
     names = [
-        *encoder, "connector.project.weight", "connector.project.bias", "llm.tok_emb.weight", "llm.pos_emb.weight",
-        *(f"llm.blocks.{i}.{name}" for i in range(3) for name in block), "llm.ln_f.weight", "llm.ln_f.bias",
+        *encoder,
+        "connector.project.weight",
+        "connector.project.bias",
+        "llm.tok_emb.weight",
+        "llm.pos_emb.weight",
+        *(f"llm.blocks.{i}.{name}" for i in range(3) for name in block),
+        "llm.ln_f.weight",
+        "llm.ln_f.bias",
     ]
     return [(name, model.get_parameter(name)) for name in names]
 
@@ -48,9 +54,14 @@ def batch() -> Batch:
     labels = rows.clone()
     labels[:, :17] = IGNORE
     return Batch(
-        ids=rows, labels=labels, positions=torch.arange(26).expand(2, 26), segment=torch.tensor([[0], [1]]).expand(2, 26),
-        parent=torch.tensor([-1, -1]), views=torch.sin(0.01 * torch.arange(2 * 3 * 112 * 112).double()).reshape(2, 3, 112, 112),
-        slots=torch.tensor([[0, 0], [1, 1]]), pictures=torch.tensor([1, 2]),
+        ids=rows,
+        labels=labels,
+        positions=torch.arange(26).expand(2, 26),
+        segment=torch.tensor([[0], [1]]).expand(2, 26),
+        parent=torch.tensor([-1, -1]),
+        views=torch.sin(0.01 * torch.arange(2 * 3 * 112 * 112).double()).reshape(2, 3, 112, 112),
+        slots=torch.tensor([[0, 0], [1, 1]]),
+        pictures=torch.tensor([1, 2]),
     )
 
 
@@ -203,14 +214,24 @@ def published(model, folder: Path, names: str) -> Path:
         name = ours
         if names == "sequential":
             for a, b in (
-                ("encoder.stages.", "visual.net."), ("connector.project", "visual.proj"), ("llm.blocks", "decoder.layers"),
-                ("llm.tok_emb", "decoder.wte"), ("llm.pos_emb", "decoder.wpe"), ("llm.ln_f", "decoder.norm"), ("llm.", "decoder."),
+                ("encoder.stages.", "visual.net."),
+                ("connector.project", "visual.proj"),
+                ("llm.blocks", "decoder.layers"),
+                ("llm.tok_emb", "decoder.wte"),
+                ("llm.pos_emb", "decoder.wpe"),
+                ("llm.ln_f", "decoder.norm"),
+                ("llm.", "decoder."),
             ):
                 name = name.replace(a, b)
             if name.startswith("visual.net."):
                 _, _, stage, kind, leaf = name.split(".")
                 name = f"visual.net.{3 * int(stage) + int(kind)}.{leaf}"
-            name = name.replace("fc1", "mlp.0").replace("fc2", "mlp.2").replace("qkv", "attn.c_attn").replace("out.", "attn.c_proj.")
+            name = (
+                name.replace("fc1", "mlp.0")
+                .replace("fc2", "mlp.2")
+                .replace("qkv", "attn.c_attn")
+                .replace("out.", "attn.c_proj.")
+            )
         tensors[name] = parameter.detach().clone()
     for stage, channels in enumerate((16, 32, 64)):
         prefix = f"visual.net.{3 * stage + 1}" if names == "sequential" else f"encoder.stages.{stage}.1"
@@ -218,7 +239,9 @@ def published(model, folder: Path, names: str) -> Path:
         tensors[f"{prefix}.running_var"] = torch.ones(channels).double()
         tensors[f"{prefix}.num_batches_tracked"] = torch.tensor(7)
     for layer in range(3):
-        tensors[f"{'decoder.layers' if names == 'sequential' else 'llm.blocks'}.{layer}.mask"] = torch.tril(torch.ones(64, 64))
+        tensors[f"{'decoder.layers' if names == 'sequential' else 'llm.blocks'}.{layer}.mask"] = torch.tril(
+            torch.ones(64, 64)
+        )
     tensors["lm_head.weight"] = model.llm.tok_emb.weight.detach().clone()
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")

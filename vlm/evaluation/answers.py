@@ -95,4 +95,3 @@ def _thumbnail(data: bytes, name: str) -> Image.Image:
         return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return picture
-

@@ -133,8 +133,12 @@ class _Matcher:
 
         def weight(what: str, rows: int | None, columns: int | None) -> str:
             fitting = [
-                n for n, t in inside.items()
-                if t.ndim == 2 and rows in (None, t.shape[0]) and columns in (None, t.shape[1]) and n != qkv
+                n
+                for n, t in inside.items()
+                if t.ndim == 2
+                and rows in (None, t.shape[0])
+                and columns in (None, t.shape[1])
+                and n != qkv
                 and n in self.left
             ]
             if len(fitting) != 1:

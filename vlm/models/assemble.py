@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from vlm.contracts.parts import ATTACHED, PARTS
 from vlm.models.vlm import VLM
-
-ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template")}  # nodes that stand inside a part's node
-PARTS = ("encoder", "connector", "llm", "fusion")
 
 
 def create(node: Mapping[str, Any], **wired: Any) -> Any:

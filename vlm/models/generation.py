@@ -64,11 +64,11 @@ def _decode(model: VLM, embeds: torch.Tensor, settings: dict[str, Any]) -> Seque
     room = model.llm.spec.positions - embeds.shape[1] + 1  # type: ignore[union-attr]
     if room < 1:
         raise InputError(
-            f"the prompt takes {embeds.shape[1]} positions and the model has "
-            f"{model.llm.spec.positions}; shorten it"  # type: ignore[union-attr]
+            f"the prompt takes {embeds.shape[1]} positions and the model has {model.llm.spec.positions}; shorten it"  # type: ignore[union-attr]
         )
     settings = {**settings, "max_new_tokens": min(settings["max_new_tokens"], room)}
     seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-    ids = HFModel(model.llm).generate(inputs_embeds=embeds, attention_mask=seen, **settings)
+    decoder: Any = HFModel(model.llm)  # transformers types its own classes only
+    ids = decoder.generate(inputs_embeds=embeds, attention_mask=seen, **settings)
     stops = settings["eos_token_id"]
     return [model.processor.tokenizer.decode(list(takewhile(lambda id: id not in stops, row))) for row in ids.tolist()]

@@ -33,10 +33,6 @@ class HFModel(PreTrainedModel, GenerationMixin):
         self.llm = llm
         self.generation_config = GenerationConfig()
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.llm.parameters()).device
-
     def get_input_embeddings(self) -> nn.Module:
         return self.llm
 

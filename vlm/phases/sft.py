@@ -42,7 +42,7 @@ class SFT(Phase):
         schedule: ScheduleSettings,
     ) -> None:
         super().__init__(model, seed, trainable, aux, optimizer, schedule)
-        self.reduction = loss.reduction
+        self.reduction: Literal["token", "sample"] = loss.reduction
         self.seen: list[tuple[Tensor, ...]] = []
 
     def loss(self, batch: Batch, output: Output) -> Loss:

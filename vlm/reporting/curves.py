@@ -74,7 +74,9 @@ def draw(curves: Sequence[Curve], title: str, identity: str, zero: bool = False)
     for value in up.ticks(5):
         y = f"{up(value):.1f}"
         kind = "zero" if zero and value == 0 else "grid"
-        ElementTree.SubElement(svg, "line", {"class": kind, "x1": str(LEFT), "x2": str(WIDTH - RIGHT), "y1": y, "y2": y})
+        ElementTree.SubElement(
+            svg, "line", {"class": kind, "x1": str(LEFT), "x2": str(WIDTH - RIGHT), "y1": y, "y2": y}
+        )
         _label(svg, LEFT - 6, up(value) + 3.5, "end", f"{value:g}")
     for value in across.ticks(5):
         _label(svg, across(value), HEIGHT - 7, "middle", f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
@@ -128,7 +130,9 @@ class _Axis:
             rough = (self.high - self.low) / most
             size = 10 ** math.floor(math.log10(rough))
             step = size * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
-            found = [round(step * count, 12) for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+            found = [
+                round(step * count, 12) for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
+            ]
         return [value for value in found if self.low <= value <= self.high]
 
 

@@ -41,7 +41,9 @@ def write_report(folder: Path, out: Path) -> Path:
         part.write_text(page, encoding="utf-8")
         os.replace(part, out)
     except OSError as error:
-        raise InputError(f"out: {out} cannot be written ({error.strerror}); choose another file with out=FILE") from error
+        raise InputError(
+            f"out: {out} cannot be written ({error.strerror}); choose another file with out=FILE"
+        ) from error
     return out
 
 
@@ -51,21 +53,31 @@ def render(runs: Sequence[Run], name: str) -> str:
     systems: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         systems[group.system].append(group)
-    return _environment().get_template("report.html.j2").render(
-        name=name,
-        title=", ".join(system for system in systems if any(group.runs[0].config for group in systems[system])) or name,
-        systems=systems,
-        groups=groups,
-        runs=runs,
-        states=_states(runs),
-        seconds=sum(run.status.seconds or 0.0 for run in runs),
-        unfinished=[run for run in runs if run.status.state != "finished"],
-        warnings=[(group, text) for group in groups for text in group.warnings()],
-        data=_data(runs),
-        skipped=sum(run.data.skipped for run in runs),
-        figures={system: list(_figures(system, members)) for system, members in systems.items()},
-        pictures=[(group, run, seen) for group in groups for run in group.counted[:1] if (seen := thumbnails(run, PICTURES))],
-        environments=_environments(runs),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=name,
+            title=", ".join(system for system in systems if any(group.runs[0].config for group in systems[system]))
+            or name,
+            systems=systems,
+            groups=groups,
+            runs=runs,
+            states=_states(runs),
+            seconds=sum(run.status.seconds or 0.0 for run in runs),
+            unfinished=[run for run in runs if run.status.state != "finished"],
+            warnings=[(group, text) for group in groups for text in group.warnings()],
+            data=_data(runs),
+            skipped=sum(run.data.skipped for run in runs),
+            figures={system: list(_figures(system, members)) for system, members in systems.items()},
+            pictures=[
+                (group, run, seen)
+                for group in groups
+                for run in group.counted[:1]
+                if (seen := thumbnails(run, PICTURES))
+            ],
+            environments=_environments(runs),
+        )
     )
 
 

@@ -103,8 +103,12 @@ class Recorder(Callback):
             left = (trainer.max_steps - trainer.global_step) * (now - self.began) / max(1, trainer.global_step)
             log.info(
                 "%s step %d/%d loss %.4f, %.0f samples/s, about %.0f s left",
-                self.folder.path.name, trainer.global_step, trainer.max_steps, row.get("train/loss", float("nan")),
-                row["perf/samples_per_s"], left,
+                self.folder.path.name,
+                trainer.global_step,
+                trainer.max_steps,
+                row.get("train/loss", float("nan")),
+                row["perf/samples_per_s"],
+                left,
             )
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -63,7 +63,11 @@ class WandbMirror:
                 dir=str(folder),
                 config=dict(config),
                 settings=wandb.Settings(
-                    x_disable_stats=True, console="off", silent=True, disable_git=True, disable_code=True,
+                    x_disable_stats=True,
+                    console="off",
+                    silent=True,
+                    disable_git=True,
+                    disable_code=True,
                     init_timeout=20,
                 ),
             )
@@ -97,4 +101,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except ValueError:
         return math.inf  # the last line of a killed process may be cut short
-

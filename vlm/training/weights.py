@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vlm.contracts.errors import InputError
-from vlm.models.assemble import PARTS
+from vlm.contracts.parts import PARTS
 from vlm.models.vlm import VLM
 
 

@@ -37,12 +37,10 @@ PREFLIGHT = 16  # training rows tried before anything is made
 
 
 class Job:
-    """config: the resolved configuration; settings: the same, typed; choices: names of the parts, for tags."""
+    """config: the resolved configuration; settings: the same, typed; tags: for W&B."""
 
-    def __init__(
-        self, config: Mapping[str, Any], settings: RunConfig, folder: RunFolder, choices: Sequence[str]
-    ) -> None:
-        self.config, self.settings, self.folder, self.choices = config, settings, folder, list(choices)
+    def __init__(self, config: Mapping[str, Any], settings: RunConfig, folder: RunFolder, tags: Sequence[str]) -> None:
+        self.config, self.settings, self.folder, self.tags = config, settings, folder, list(tags)
         self.phase_config = config["phase"]
         if settings.hardware.threads is not None:
             torch.set_num_threads(settings.hardware.threads)
@@ -50,6 +48,8 @@ class Job:
     def prepare(self) -> None:
         """Everything that can be refused, before the run folder exists: data, tokenizer, weights, first rows."""
         data = self.settings.data
+        if self.settings.hardware.accelerator == "gpu" and not torch.cuda.is_available():
+            raise InputError("hardware.accelerator: gpu, but torch sees no CUDA device; choose hardware=cpu")
         self.slices: dict[str, list[Slice]] = {}
         for use, sets in (("train", data.train), ("validate", data.validate), ("test", data.test)):
             self.slices[use], weights = sources.open_slices(self.settings.paths.data, sets)
@@ -74,8 +74,9 @@ class Job:
         self.phase.accumulate = self.phase_config["global_batch"] // micro
         self._keep_tokenizer()
         metrics = MetricLog(self.folder.path / "metrics.jsonl", step)
+        job_type = type(self.phase).__name__.lower()
         mirror = WandbMirror(
-            self.settings.logging, self.folder.path, self.folder.path.name, "sft", self.choices, self.config
+            self.settings.logging, self.folder.path, self.folder.path.name, job_type, self.tags, self.config
         )
         recorder = Recorder(
             self.folder,
@@ -85,7 +86,7 @@ class Job:
             self.settings.data.skip_budget,
             self.settings.logging.progress,
         )
-        saver = Saver(self.folder.path, self.phase_config["save_every"])
+        saver = Saver(self.folder, self.phase_config["save_every"])
         failed = True
         try:
             with _quiet():
@@ -109,7 +110,7 @@ class Job:
             mirror.finish(failed)
 
     def _finish(self, trainer: lightning.Trainer, recorder: Recorder, validation: DataLoader | None) -> None:
-        if validation is not None and self.folder.status.get("step") != self.total_steps:
+        if validation is not None and not recorder.validated_at(self.total_steps):
             trainer.validate(self.phase, validation, verbose=False)
         prompts = self.settings.data.prompts
         if self.slices["test"]:
@@ -203,17 +204,24 @@ class Job:
             self.model.processor.tokenizer.save(path)
 
     def _preflight(self) -> None:
-        """If none of the first rows can be used, the data and the model do not belong together."""
-        faults = []
-        for row in range(min(PREFLIGHT, self.mix.length)):
-            place = self.mix.place(row)
+        """If none of the first rows can be used, or none has a picture, data and model do not belong together."""
+        faults, usable, pictures = [], 0, 0
+        for position in range(min(PREFLIGHT, self.mix.length)):
+            place = self.mix.place(position)
             try:
-                self.rows.example(place)
-                return
+                example = self.rows.example(place)
             except InputError as error:
                 faults.append(f"  {self.slices['train'][place.source].name} row {place.row}: {error}")
-        listing = "\n".join(faults[:3])
-        raise InputError(f"none of the first {len(faults)} training rows can be used by this model:\n{listing}")
+            else:
+                usable, pictures = usable + 1, pictures + len(example.slots)
+        if not usable:
+            listing = "\n".join(faults[:3])
+            raise InputError(f"none of the first {len(faults)} training rows can be used by this model:\n{listing}")
+        if not pictures:
+            raise InputError(
+                f"none of the first {usable} training rows has a picture, but this model has an encoder to train with; "
+                "choose data with pictures"
+            )
 
 
 @contextlib.contextmanager

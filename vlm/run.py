@@ -15,6 +15,7 @@ from vlm.contracts.settings import RunConfig
 from vlm.training.folder import RunFolder, run_id
 
 log = logging.getLogger(__name__)
+TAGGED = ("encoder", "connector", "llm", "data", "hardware")  # groups whose choices become W&B tags
 
 
 def train(composed: Composed) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def _train(composed: Composed, folder: RunFolder) -> None:
 
     # as JSON, because a strict record takes a plain mapping only from there
     settings = TypeAdapter(RunConfig).validate_json(json.dumps(composed.config))
-    job = Job(composed.config, settings, folder, [name for name in composed.choices.values() if name])
+    tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
+    job = Job(composed.config, settings, folder, tags)
     job.prepare()
     folder.open()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from vlm.training.optim import clip, make_optimizer, rate_factor
 from vlm.training.trainable import Trainable
 
 
-class Phase(lightning.LightningModule):
+class Phase(lightning.LightningModule, ABC):
     """A Lightning module over an objective `loss(batch, output) -> Loss(total, count)`.
 
     Gradients of a step are those of (sum of all totals) / (sum of all counts) over its micro-batches and ranks, so
@@ -50,8 +51,13 @@ class Phase(lightning.LightningModule):
         self.finished: list[dict[str, Tensor]] = []  # sums of the optimizer steps since the last logged row
         self.train()  # Lightning keeps each module's mode as it finds it
 
+    @abstractmethod
     def loss(self, batch: Batch, output: Output) -> Loss:
-        raise NotImplementedError(f"{type(self).__name__} must define loss(batch, output)")
+        """The objective of one micro-batch as a sum and its count."""
+
+    def validation_metrics(self) -> dict[str, float]:
+        """What the validation that just ended found; `val/loss` chooses the best step."""
+        return {}
 
     def objective(self, batch: Batch) -> Loss:
         """The phase's loss plus weighted aux terms. Raises: ConfigError for a weighted name that no part reports."""

@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -115,7 +114,11 @@ class Recorder(Callback):
         row = pl_module.validation_metrics()
         self.write(trainer.global_step, row)
         self.note(trainer.global_step, row)
+        self.folder.update(validated=trainer.global_step)
         self.last = self.batch_ended = time.monotonic()  # a validation is no waiting for data
+
+    def validated_at(self, step: int) -> bool:
+        return self.folder.status.get("validated") == step
 
     def note(self, step: int, row: dict[str, float]) -> None:
         """Into status.json: the newest value of each metric, the best loss, and whether pictures are used."""
@@ -161,7 +164,7 @@ class Recorder(Callback):
 class Saver(Callback):
     """Saves every `every` steps, at the end, and when the process is asked to stop."""
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: RunFolder, every: int) -> None:
         self.folder, self.every = folder, every
         self.asked = False
         self._before: dict[int, Any] = {}
@@ -176,7 +179,8 @@ class Saver(Callback):
         if pl_module.window:
             return
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps or self.asked:
-            checkpoint.save(trainer, self.folder / "checkpoints")
+            checkpoint.save(trainer, self.folder.path / "checkpoints")
+            self.folder.update(step=trainer.global_step)
         if self.asked and trainer.global_step < trainer.max_steps:
             raise Stopped
 
@@ -187,7 +191,7 @@ class Saver(Callback):
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, RunError) and pl_module.keys:
             keys = [key for batch in pl_module.keys for key in batch]
-            write_json(self.folder / "failed_batch.json", {"step": trainer.global_step, "keys": keys})
+            write_json(self.folder.path / "failed_batch.json", {"step": trainer.global_step, "keys": keys})
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

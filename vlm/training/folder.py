@@ -9,7 +9,8 @@ import math
 import os
 import platform
 import shlex
-import sys
+import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -126,7 +127,20 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform(), "executable": sys.executable}
+    """Of Python, the libraries that decide numbers, and the code itself (its commit, if it is a checkout)."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
         found[name] = importlib.metadata.version(name)
+    git = shutil.which("git")
+    if git is None:
+        return found
+    asked = subprocess.run(
+        [git, "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode == 0:
+        found["commit"] = asked.stdout.strip()
     return found

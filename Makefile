@@ -12,7 +12,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint types data sft report clean
+.PHONY: help setup quickstart test test-slow lint types bench data sft report clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(INSTALLED) ## ruff
 
 types: $(INSTALLED) ## pyright
 	@$(PY) -m tests.check types
+
+bench: $(INSTALLED) ## our training step and beam search beside plain PyTorch, in turn, in one run
+	@$(PY) -m benchmarks.captioner
 
 data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
 	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)

@@ -27,10 +27,18 @@ class LanguageModel(Protocol):
         """ids [R, L] -> [R, L, W]."""
         ...
 
-    def __call__(self, embeds: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+    def __call__(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: Any = None,
+        keep: int | None = None,
+    ) -> Tensor:
         """embeds [R, L, W] -> hidden [R, L, W]; mask bool [R, 1, L, L'] (True = may see), None = plain causal.
 
         cache: a transformers Cache whose length is added to L for the keys.
+        keep: only the last `keep` positions are asked for, [R, keep, W]; the last block may leave out the others.
         """
         ...
 

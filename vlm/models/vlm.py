@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from vlm.contracts.batch import Batch
+from vlm.contracts.batch import IGNORE, Batch
 from vlm.contracts.fusion import Output
 from vlm.models.mask import attention_mask
 
@@ -28,6 +28,15 @@ class VLM(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         embeds, aux = self.fusion(batch, self.encoder, self.connector, self.llm)
-        hidden = self.llm(embeds, batch.positions, attention_mask(batch))
-        logp = self.llm.logp(hidden[:, :-1], batch.labels[:, 1:])  # type: ignore[operator]
-        return Output(logp=logp, aux=aux)
+        # Positions before the first target (a prefix of pictures, mostly) are seen, but nothing is asked of them.
+        unasked = first_target(batch.labels) - 1
+        keep = batch.labels.shape[1] - unasked
+        hidden = self.llm(embeds, batch.positions, attention_mask(batch), keep=keep)
+        logp = self.llm.logp(hidden[:, :-1], batch.labels[:, unasked + 1 :])  # type: ignore[operator]
+        return Output(logp=nn.functional.pad(logp, (unasked, 0)), aux=aux)
+
+
+def first_target(labels: Tensor) -> int:
+    """First position in any row of labels [R, L] that carries loss, at least 1; L - 1 if there is none."""
+    carries = (labels[:, 1:] != IGNORE).any(0)
+    return int(carries.int().argmax()) + 1 if bool(carries.any()) else labels.shape[1] - 1

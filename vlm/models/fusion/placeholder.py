@@ -37,12 +37,12 @@ class Placeholder(nn.Module):
         if batch.slots.numel() == 0:
             # A text-only batch takes the same way through encoder and connector, so that ranks stay in step.
             return embeds + 0.0 * tokens.sum(), seen.aux
-        places = batch.ids == VISUAL
+        places = (batch.ids == VISUAL).flatten().nonzero().squeeze(1)
         filling = tokens[batch.slots[:, 1]].flatten(0, 1).to(embeds.dtype)
-        if int(places.sum()) != filling.shape[0]:
+        if len(places) != filling.shape[0]:
             raise InputError(
-                f"the rows leave {int(places.sum())} places for visual tokens, but {batch.slots.shape[0]} slots of "
+                f"the rows leave {len(places)} places for visual tokens, but {batch.slots.shape[0]} slots of "
                 f"{tokens.shape[1]} tokens fill {filling.shape[0]} (token_budget={batch.token_budget}); "
                 "rows and model must use the same token budget, and no row may be cut inside a picture"
             )
-        return embeds.masked_scatter(places.unsqueeze(-1), filling), seen.aux
+        return embeds.flatten(0, 1).index_copy(0, places, filling).view_as(embeds), seen.aux

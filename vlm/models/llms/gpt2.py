@@ -54,11 +54,18 @@ class GPT2(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         return self.tok_emb(ids)
 
-    def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+    def forward(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: Any = None,
+        keep: int | None = None,
+    ) -> Tensor:
         hidden = embeds + self.pos_emb(positions)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             hidden = block(hidden, mask, cache)
-        return self.ln_f(hidden)
+        return self.ln_f(self.blocks[-1](hidden, mask, cache, keep))
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.lm_head(hidden)
@@ -79,15 +86,21 @@ class Block(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, mlp), nn.Linear(mlp, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
-        q, k, v = (
-            rows.unflatten(-1, (self.heads, -1)).transpose(1, 2) for rows in self.qkv(self.ln1(hidden)).chunk(3, -1)
-        )
+    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any, keep: int | None = None) -> Tensor:
+        x = self.ln1(hidden)
+        width = x.shape[-1]
+        k, v = nn.functional.linear(x, self.qkv.weight[width:]).chunk(2, -1)
+        if keep is not None:
+            hidden, x = hidden[:, -keep:], x[:, -keep:]
+            mask = None if mask is None else mask[:, :, -keep:]
+        q = nn.functional.linear(x, self.qkv.weight[:width])
+        q, k, v = (rows.unflatten(-1, (self.heads, -1)).transpose(1, 2) for rows in (q, k, v))
         if cache is not None:
             k, v = cache.update(k, v, self.index)
-        if mask is None and 1 < q.shape[2] < k.shape[2]:  # several new rows on a cache: causal from its end on
-            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
-        plain = mask is None and q.shape[2] > 1
+        queries, keys = q.shape[2], k.shape[2]
+        if mask is None and 1 < queries < keys:  # the last rows of a longer sequence: causal from its end on
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+        plain = mask is None and queries > 1
         seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain)
         hidden = hidden + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
         return hidden + self.dropout(self.fc2(nn.functional.gelu(self.fc1(self.ln2(hidden)))))

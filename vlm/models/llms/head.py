@@ -18,10 +18,11 @@ def token_logp(
     The head runs on target positions only; half-precision logits are summed in float32.
     floor: if given, the value is log(p + floor), the gradient still that of log p.
     """
-    kept = targets != IGNORE
-    scores = logits(hidden[kept])
+    kept = (targets != IGNORE).flatten().nonzero().squeeze(1)
+    scores = logits(hidden.flatten(0, 1).index_select(0, kept))
     scores = scores if scores.dtype == torch.float64 else scores.float()
-    chosen = scores.log_softmax(-1).gather(-1, targets[kept].unsqueeze(-1)).squeeze(-1)
+    wanted = targets.flatten().index_select(0, kept)
+    chosen = scores.log_softmax(-1).gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
     if floor is not None:
         chosen = chosen + ((chosen.exp() + floor).log() - chosen).detach()
-    return chosen.new_zeros(targets.shape).masked_scatter(kept, chosen)
+    return chosen.new_zeros(targets.numel()).index_copy(0, kept, chosen).view_as(targets)

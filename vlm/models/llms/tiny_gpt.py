@@ -67,11 +67,18 @@ class TinyGPT(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         return nn.functional.embedding(ids, self.wte)
 
-    def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+    def forward(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: Any = None,
+        keep: int | None = None,
+    ) -> Tensor:
         hidden = self.norm(embeds + nn.functional.embedding(positions, self.wpe))
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, mask, cache)
-        return hidden
+        return self.layers[-1](hidden, mask, cache, keep)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.lm_head.T
@@ -90,9 +97,13 @@ class TinyBlock(nn.Module):
         self.wv, self.wo = _table(width, width), _table(width, width)
         self.mlp_fc1, self.mlp_fc2 = _table(mlp, width), _table(width, mlp)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any, keep: int | None = None) -> Tensor:
         x = self.norm(hidden)
-        q, k, v = (self._split(x @ weight.T) for weight in (self.wq, self.wk, self.wv))
+        k, v = self._split(x @ self.wk.T), self._split(x @ self.wv.T)
+        if keep is not None:
+            hidden, x = hidden[:, -keep:], x[:, -keep:]
+            mask = None if mask is None else mask[:, :, -keep:]
+        q = self._split(x @ self.wq.T)
         if cache is not None:
             k, v = cache.update(k, v, self.index)
         seen = (_scores(q, k, self.tensor_product, mask) @ v).transpose(1, 2).flatten(2)

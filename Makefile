@@ -52,7 +52,7 @@ report: $(INSTALLED) ## one page about all runs of a folder: [RUNS=runs] [ARGS="
 
 clean: ## remove caches and what builds leave; runs, data and the environment stay
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
-	@find conf data_prep experiments tests vlm -name __pycache__ -prune -exec rm -rf {} +
+	@find benchmarks conf data_prep experiments tests vlm -name __pycache__ -prune -exec rm -rf {} +
 
 need-%:
 	@test -n "$($*)" || { echo "$*=... is missing; make help shows what this target takes" >&2; exit 2; }

@@ -9,12 +9,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from vlm.contracts.errors import ConfigError, InputError, RunError
+from vlm.contracts.places import config_dir
 
 TOLD = ("set", "split", "counts", "bytes")  # what a finished split prints; the rest stands in its manifest.json
 started = False  # Hydra leaves with code 1 where it refuses a command line; that is a refusal, code 2
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="prepare")
+@hydra.main(version_base=None, config_path=str(config_dir()), config_name="prepare")
 def main(config: DictConfig) -> None:
     """Published files to verified shards; the counts of each split go to standard output."""
     global started

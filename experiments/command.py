@@ -16,8 +16,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import Container, DictConfig, OmegaConf
 
-from vlm.build import Composed, compose, composer, config_dir
+from vlm.build import Composed, compose, composer
 from vlm.contracts.errors import ConfigError, InputError, RunError
+from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
 from vlm.origins import group_defaults
 from vlm.wording import did_you_mean

@@ -22,8 +22,8 @@ import yaml
 from data_prep.fetch import fetch
 from data_prep.settings import Package
 from experiments.ledger import Ledger
-from vlm.build import config_dir
 from vlm.contracts.errors import InputError
+from vlm.contracts.places import config_dir
 
 STOPPED = 75
 DATA = Path(os.environ.get("VLM_DATA", "data"))

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
+from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
 from vlm.origins import file_problem, first_line, group_defaults, load, origin, record, under
 from vlm.wording import field_types, join, nearest, no_choice, shown, unknown
@@ -44,13 +44,6 @@ class Composed:
     config: dict[str, Any]
     choices: dict[str, str | None]
     overrides: list[str]
-
-
-def config_dir() -> Path:
-    """The folder of YAML files: beside the packages in a checkout, inside vlm/ when installed."""
-    package = Path(__file__).resolve().parent
-    inside, beside = package / "conf", package.parent / "conf"
-    return inside if inside.is_dir() else beside
 
 
 def compose(overrides: Iterable[str] = (), root: str = "train", schema: type = RunConfig) -> Composed:

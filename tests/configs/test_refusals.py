@@ -9,8 +9,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 import vlm.build
-from vlm.build import compose, config_dir
+from vlm.build import compose
 from vlm.contracts.errors import ConfigError, Problem
+from vlm.contracts.places import config_dir
 
 GOOD = "experiment=purevlm"  # bilinear, bilinear_repeat, tiny_tpa, mnist
 SMALL = ("experiment=supravl_nano",)  # cnn, linear, gpt2_nano, flickr8k

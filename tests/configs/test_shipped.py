@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from tests.configs.commands import REPOSITORY
-from vlm.build import compose, config_dir
+from vlm.build import compose
 from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.parts import PARTS
+from vlm.contracts.places import config_dir
 from vlm.origins import group_defaults
 from vlm.shapes import shapes
 from vlm.signature import read

@@ -18,8 +18,9 @@ from vlm.contracts.errors import InputError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
-from vlm.data.loader import GlobalBatches, OncePerRow, Rows, Slice, loader
+from vlm.data.loader import GlobalBatches, OncePerRow, Rows, loader
 from vlm.data.order import Mix
+from vlm.data.sources import Slice
 from vlm.evaluation.answers import exact_match, write_samples
 from vlm.library import make
 from vlm.models.assemble import create
@@ -39,25 +40,27 @@ PREFLIGHT = 16  # training rows tried before anything is made
 class Job:
     """config: the resolved configuration; settings: the same, typed; tags: for W&B."""
 
-    def __init__(self, config: Mapping[str, Any], settings: RunConfig, folder: RunFolder, tags: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        settings: RunConfig,
+        folder: RunFolder,
+        data: sources.Opened,
+        tags: Sequence[str],
+    ) -> None:
         self.config, self.settings, self.folder, self.tags = config, settings, folder, list(tags)
+        self.slices = data.slices
+        rows = [len(part) for part in data.slices["train"]]
+        self.mix = Mix(rows, data.weights, settings.seed, settings.data.shuffle)
         self.phase_config = config["phase"]
         if settings.hardware.threads is not None:
             torch.set_num_threads(settings.hardware.threads)
 
     def prepare(self) -> None:
-        """Everything that can be refused, before the run folder exists: data, tokenizer, weights, first rows."""
-        data = self.settings.data
+        """Everything that can be refused, before the run folder exists: weights, tokenizer, first rows, checkpoint."""
         if self.settings.hardware.accelerator == "gpu" and not torch.cuda.is_available():
             raise InputError("hardware.accelerator: gpu, but torch sees no CUDA device; choose hardware=cpu")
-        self.slices: dict[str, list[Slice]] = {}
-        for use, sets in (("train", data.train), ("validate", data.validate), ("test", data.test)):
-            self.slices[use], weights = sources.open_slices(self.settings.paths.data, sets)
-            if use == "train":
-                self.mix = Mix([len(part) for part in self.slices[use]], weights, self.settings.seed, data.shuffle)
-        self.data = sources.describe(self.slices)
         self.total_steps = self._steps()
-        self.resume_from = self._resume_from()
         torch.manual_seed(self.settings.seed)
         self.model: VLM = make(self.config)
         self._load_weights()
@@ -66,6 +69,7 @@ class Job:
         self._preflight()
         self.phase: Phase = create(self.phase_config, model=self.model, seed=self.settings.seed)
         self.phase.total_steps = self.total_steps
+        self.resume_from = self._resume_from()
 
     def run(self) -> None:
         """Train to the end, then validate, test, save the model and let it speak."""
@@ -163,14 +167,19 @@ class Job:
         return max(1, math.ceil(phase["epochs"] * self.mix.length / phase["global_batch"]))
 
     def _resume_from(self) -> Path | None:
-        """The newest checkpoint of this run, or else of the run named by `resume`."""
-        own = checkpoint.all_of(self.folder.path / "checkpoints")
+        """The newest checkpoint that can be read, of this run, or else of the run named by `resume`."""
+        own = checkpoint.newest(self.folder.path / "checkpoints", self.phase)
         if own or self.settings.resume is None:
-            return own[-1] if own else None
-        other = checkpoint.all_of(Path(self.settings.resume) / "checkpoints")
-        if not other:
+            return own
+        other = checkpoint.newest(Path(self.settings.resume) / "checkpoints", self.phase)
+        if other is None:
             raise InputError(f"resume: {self.settings.resume} has no checkpoint; give a run folder that has one")
-        return other[-1]
+        if checkpoint.step_of(other) >= self.total_steps:
+            raise InputError(
+                f"resume: {self.settings.resume} is at step {checkpoint.step_of(other)} already, and this run has "
+                f"{self.total_steps} steps; raise phase.max_steps or phase.epochs"
+            )
+        return other
 
     def _load_weights(self) -> None:
         given = {part: source for part, source in self.settings.weights.items() if source is not None}

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vlm.check import check
 from vlm.contracts.batch import PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
 from vlm.contracts.parts import PARTS
+from vlm.contracts.settings import ModelConfig
 from vlm.data.pictures import open_picture
 from vlm.data.processor import Processor
 from vlm.interop.formats import read_checkpoint
@@ -40,6 +42,8 @@ def build_model(overrides: Sequence[str]) -> VLM:
     """
     from vlm.build import compose
 
+    if isinstance(overrides, str):
+        raise InputError(f'give a list of overrides, for example build_model(["{overrides}"])')
     config = compose(list(overrides)).config
     torch.manual_seed(config["seed"])
     model = make(config)
@@ -69,11 +73,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != 1 or not all(name in config for name in PARTS):
+    if not isinstance(config, dict) or config.get("format") != 1:
         raise InputError(
             f"{path} does not describe a model of this project (format 1 with {', '.join(PARTS)}); a published "
             "checkpoint is read with experiments.import_checkpoint"
         )
+    problems = check(config, ModelConfig)
+    if problems:
+        listing = "; ".join(f"{problem.key}: {problem.message}" for problem in problems)
+        raise InputError(f"{path} was changed or damaged: {listing}; save or import the model again")
     return config
 
 
@@ -114,15 +122,24 @@ def logits(
     """[L, V], a row an id; with `visual` also the rows of the visual tokens in front.
 
     views [N, C, H, W] as the encoder takes them.   ids [L].   mode: of a foveated model; others have none.
-    Raises: InputError for a mode that the model does not have, or ids that are no vector.
+    Raises: InputError for a mode that the model does not have, or for views and ids that do not fit it.
     """
     if mode is not None:
         raise InputError(f"mode={mode!r}: this model's fusion has no modes; leave mode out")
-    if ids.ndim != 1:
-        raise InputError(f"ids has shape {list(ids.shape)}; give one row, [L]")
-    shape = model.processor.views.spec
+    shape, language = model.processor.views.spec, model.llm.spec
+    wanted = [shape.channels, shape.height, shape.width]
+    if not isinstance(views, Tensor) or views.ndim != 4 or list(views.shape[1:]) != wanted:
+        raise InputError(f"views: {_shape(views)}; this model takes [N, {', '.join(map(str, wanted))}]")
+    if not isinstance(ids, Tensor) or ids.ndim != 1 or ids.is_floating_point() or not len(ids):
+        raise InputError(f"ids: {_shape(ids)}; give one row of whole numbers, [L]")
+    if int(ids.min()) < 0 or int(ids.max()) >= language.vocabulary:  # type: ignore[union-attr, operator]
+        raise InputError(f"ids: {int(ids.min())} to {int(ids.max())}, but the vocabulary has {language.vocabulary}")  # type: ignore[union-attr]
     count = model.processor.spec.count(shape.height, shape.width, token_budget)
     front = count * views.shape[0]
+    if front + len(ids) > language.positions:  # type: ignore[union-attr, operator]
+        raise InputError(
+            f"{front} visual tokens + {len(ids)} ids are more than the model's {language.positions} positions"  # type: ignore[union-attr]
+        )
     row = torch.cat([torch.full((front,), VISUAL, dtype=torch.long), ids.long().cpu()]).unsqueeze(0)
     parameter = next(model.parameters())
     batch = Batch(
@@ -155,6 +172,10 @@ def generate(
     options: transformers' generation options (max_new_tokens, num_beams, top_k, temperature, ...).
     Raises: InputError for a picture, decoding or option that cannot be used.
     """
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt: {prompt!r}; give text")
+    if isinstance(images, str | Path | Image.Image | Tensor):
+        raise InputError("images: give a list, also for a single picture")
     if video is not None:
         raise InputError("video: this model was not trained on clips; give pictures in images")
     example = model.processor.question(prompt, [_picture(image) for image in images], token_budget)
@@ -167,11 +188,17 @@ def generate(
 def _picture(image: Any) -> Any:
     if isinstance(image, Tensor | Image.Image):
         return image
-    path = Path(image)
     try:
+        path = Path(image)
         return open_picture(path.read_bytes(), str(path))
     except OSError as error:
-        raise InputError(f"{path}: the picture cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{image}: the picture cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:  # a name that no file can have
+        raise InputError(f"{image!r} is no picture: {error}") from error
+
+
+def _shape(given: Any) -> str:
+    return f"shape {list(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
 
 
 def _named(model: VLM, part: str) -> list[tuple[str, Tensor]]:

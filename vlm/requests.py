@@ -50,13 +50,15 @@ def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
 def _request(line: str) -> dict[str, Any]:
     try:
         request = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not a JSON object: {error}") from error
     if not isinstance(request, dict):
         raise InputError('not a JSON object; write {"image": FILE, "prompt": TEXT}')
     unknown = sorted(set(request) - set(FIELDS))
     if unknown:
         raise InputError(f"unknown field {', '.join(unknown)}; known are {', '.join(FIELDS)}")
+    if not request.get("prompt") and not request.get("image") and not request.get("images"):
+        raise InputError("nothing is asked: give image, images or prompt")
     return request
 
 

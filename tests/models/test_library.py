@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import vlm
 from tests.prepared import ROOT
-from vlm.contracts.errors import ConfigError, InputError
+from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.sample import Turn
 from vlm.losses.language import language_loss
 
@@ -116,3 +117,83 @@ def test_answers_do_not_depend_on_their_neighbours(model):
     views = torch.rand(6, 1, 14, 14, generator=torch.Generator().manual_seed(1))
     together = model.processor.collate([model.processor.question("", [view]) for view in views])
     assert answers(model, together) == [vlm.generate(model, "", images=[view]) for view in views]
+
+
+VIEW = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    ("views", "ids", "message"),
+    [
+        (VIEW, torch.tensor([999]), "the vocabulary has 17"),
+        (VIEW, torch.tensor([-1]), "the vocabulary has 17"),
+        (VIEW, torch.zeros(50, dtype=torch.long), "more than the model's 36 positions"),
+        (VIEW, torch.rand(3), "whole numbers"),
+        (VIEW, [1, 2], "ids: list"),
+        (VIEW[0], torch.tensor([1]), r"takes \[N, 1, 14, 14\]"),
+    ],
+)
+def test_logits_refuse_what_does_not_fit(model, views, ids, message):
+    with pytest.raises(InputError, match=message):
+        vlm.logits(model, views, ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 4}, "num_beams means nothing to decoding=greedy; choose decoding=beam"),
+        ({"decoding": "beam", "num_beams": "x"}, "give a whole number"),
+        ({"decoding": "top_k", "temperature": -1.0}, "strictly positive"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(model, options, message):
+    with pytest.raises(InputError, match=message):
+        vlm.generate(model, "", images=[VIEW[0]], **options)
+
+
+def test_one_string_is_no_list_of_overrides_or_pictures(model):
+    with pytest.raises(InputError, match="give a list of overrides"):
+        vlm.build_model("experiment=purevlm")
+    with pytest.raises(InputError, match="give a list, also for a single picture"):
+        vlm.generate(model, "", images="digit.png")
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    from vlm.training.weights import save_model
+
+    save_model(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_saved_model_cannot_name_code_of_somebody_else(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["encoder"]["views"] = {"_target_": "os.system", "command": f"touch {saved}/ran"}
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="os.system"):
+        vlm.load_model(saved)
+    assert not (saved / "ran").exists()
+
+
+def test_a_damaged_description_of_a_model_is_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    del config["llm"]["width"]
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"llm\.width"):
+        vlm.load_model(saved)
+
+
+def test_a_stream_of_requests_goes_on_after_a_bad_line(saved, tmp_path, capsys):
+    from vlm.requests import answer
+
+    Image.new("L", (28, 28), 90).save(tmp_path / "digit.png")
+    good = json.dumps({"image": str(tmp_path / "digit.png"), "id": "a"})
+    lines = [good, '{"prompt": 7, "image": "x.png"}', '{"image": "a\\u0000b"}', "[" * 100_000, "{}", "no json", good]
+    config = {"model": str(saved), "requests": "stdin", "image": None, "prompt": "", "decoding": "greedy", "seed": 0}
+    config |= dict.fromkeys(("token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
+    with pytest.raises(RunError, match="5 requests could not be answered"):
+        answer(config, lines)
+    replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [reply["line"] for reply in replies] == [1, 2, 3, 4, 5, 6, 7]
+    assert ["error" in reply for reply in replies] == [False, True, True, True, True, True, False]
+    assert replies[0]["answer"] == replies[6]["answer"]

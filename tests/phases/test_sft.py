@@ -14,6 +14,7 @@ from vlm.build import compose
 from vlm.contracts.batch import IGNORE
 from vlm.contracts.errors import ConfigError, RunError
 from vlm.contracts.settings import RunConfig
+from vlm.data import sources
 from vlm.job import Job
 from vlm.losses.language import language_loss
 from vlm.phases.sft import SFT, other_pictures
@@ -31,7 +32,8 @@ def composed(data: Path, runs: Path, *overrides: str):
 def prepared_job(data: Path, runs: Path, *overrides: str) -> Job:
     made = composed(data, runs, *overrides)
     settings = TypeAdapter(RunConfig).validate_json(json.dumps(made.config))
-    job = Job(made.config, settings, RunFolder(runs / "run"), [])
+    opened = sources.open_all(settings.paths.data, settings.data)
+    job = Job(made.config, settings, RunFolder(runs / "run"), opened, [])
     job.prepare()
     return job
 

@@ -248,3 +248,42 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         vlm.load_model(tmp_path)
     with pytest.raises(InputError, match="there is no such folder"):
         vlm.load_model(tmp_path / "nothing")
+
+
+def test_a_checkpoint_that_was_cut_short_is_left_out(data, whole, tmp_path, stops_at_20, monkeypatch, caplog):
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, "phase.max_steps=120", "phase.save_every=20")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    shutil.copy(folder / "checkpoints" / "step-00000020.ckpt", folder / "checkpoints" / "step-00000021.ckpt")
+    cut = folder / "checkpoints" / "step-00000021.ckpt"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    monkeypatch.undo()
+    train(data, tmp_path, "phase.max_steps=120")
+    assert "step-00000021.ckpt cannot be read" in caplog.text
+    assert_same_weights(folder, whole)
+
+
+def test_a_run_belongs_to_the_data_that_it_was_started_with(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    folder = train(copy, tmp_path, "phase.max_steps=2")
+    manifest = copy / "mnist" / "train" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"converter_version": 1', '"converter_version": 99'))
+    with pytest.raises(InputError, match="train/mnist, validate/mnist was prepared anew"):
+        train(copy, tmp_path, "phase.max_steps=2")
+    shutil.rmtree(copy)
+    assert train(copy, tmp_path, "phase.max_steps=2") == folder  # finished, whatever became of the data
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["phase.max_steps=130", "phase.trainable.llm=null"], "trains other parts"),
+        (["phase.max_steps=130", "llm.mlp=64"], "tensors differ, first model.llm"),
+        (["phase.max_steps=60"], "at step 120 already"),
+    ],
+)
+def test_resuming_what_does_not_fit_is_refused_before_a_folder_exists(data, whole, tmp_path, words, message):
+    with pytest.raises(InputError, match=message):
+        train(data, tmp_path / "runs", *words, f"resume={whole}")
+    assert not (tmp_path / "runs").exists()

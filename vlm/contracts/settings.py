@@ -162,3 +162,15 @@ class ReportConfig:
     __pydantic_config__: ClassVar = STRICT
     runs: str
     out: str | None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json of a saved model: its parts, as in a run's configuration. format: version of this layout."""
+
+    __pydantic_config__: ClassVar = STRICT
+    format: Literal[1]
+    encoder: dict[str, Any]
+    connector: dict[str, Any]
+    llm: dict[str, Any]
+    fusion: dict[str, Any]

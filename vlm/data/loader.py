@@ -12,25 +12,9 @@ from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample, Turn
 from vlm.data.order import Mix, Place, mixed
 from vlm.data.processor import Example, Processor
-from vlm.data.shards import ShardSet
+from vlm.data.sources import Slice
 
 RETRIES = 16  # replacements tried for one position before the data as a whole is called unreadable
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows start .. stop-1 of a prepared set."""
-
-    name: str
-    shards: ShardSet
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, row: int) -> Sample:
-        return self.shards[self.start + row]
 
 
 @dataclass(frozen=True)

@@ -63,15 +63,26 @@ class Processor:
     def question(self, text: str, pictures: Sequence[Any], token_budget: int | None = None) -> Example:
         """A prompt that waits for its answer, its views finished.
 
-        pictures: PIL pictures, or [C, H, W] views as the encoder takes them.
+        pictures: PIL pictures, or [C, H, W] views as the encoder takes them. Raises: InputError for other shapes.
         """
         made = [
-            [picture] if isinstance(picture, Tensor) else list(self.views.finish(torch.stack(self.views(picture))))
+            [self._ready(picture)]
+            if isinstance(picture, Tensor)
+            else list(self.views.finish(torch.stack(self.views(picture))))
             for picture in pictures
         ]
         turn = Turn("user", (*range(len(made)), text))
         row = self.row([turn], [len(views) for views in made], False, token_budget)
         return self._example("", row, made, list(range(len(made))))
+
+    def _ready(self, view: Tensor) -> Tensor:
+        shape = self.views.spec
+        if list(view.shape) != [shape.channels, shape.height, shape.width]:
+            raise InputError(
+                f"a ready view has shape {list(view.shape)}, but this model takes "
+                f"[{shape.channels}, {shape.height}, {shape.width}]"
+            )
+        return view
 
     def row(self, turns: Sequence[Turn], views: Sequence[int], all_text: bool, token_budget: int | None) -> Row:
         """views: number of views of each medium."""

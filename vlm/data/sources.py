@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlm.contracts.errors import InputError
-from vlm.contracts.settings import SetUse
-from vlm.data.loader import Slice
+from vlm.contracts.sample import Sample
+from vlm.contracts.settings import DataSettings, SetUse
 from vlm.data.shards import ShardSet
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows start .. stop-1 of a prepared set."""
+
+    name: str
+    shards: ShardSet
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, row: int) -> Sample:
+        return self.shards[self.start + row]
 
 
 def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> tuple[list[Slice], list[float]]:
@@ -31,6 +48,27 @@ def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> tuple[list[Slic
         slices.append(Slice(name, shards, start, stop))
         weights.append(use.weight)
     return slices, weights
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All that a run reads. slices: by use, `train`, `validate`, `test`; weights: of the training slices.
+
+    record: what data.json says about them.
+    """
+
+    slices: dict[str, list[Slice]]
+    weights: list[float]
+    record: dict[str, Any]
+
+
+def open_all(root: str, settings: DataSettings) -> Opened:
+    """Raises: InputError as `open_slices`."""
+    train, weights = open_slices(root, settings.train)
+    slices = {"train": train}
+    slices["validate"], _ = open_slices(root, settings.validate)
+    slices["test"], _ = open_slices(root, settings.test)
+    return Opened(slices, weights, describe(slices))
 
 
 def describe(uses: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:
@@ -62,3 +100,17 @@ def texts(slices: Sequence[Slice]) -> Iterator[str]:
             else:
                 for turn in sample.turns:
                     yield from (text for text in turn.parts if isinstance(text, str) and text)
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Sets whose manifest differs between two of `describe`'s records, as "train/mnist"."""
+
+    def manifests(record: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            f"{use}/{name}": entry["manifest_sha256"]
+            for use, sets in record["sets"].items()
+            for name, entry in sets.items()
+        }
+
+    old, new = manifests(before), manifests(now)
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

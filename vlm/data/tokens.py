@@ -44,7 +44,14 @@ class TextTokenizer:
         self._engine().save(str(path))
 
     def load(self, path: Path) -> None:
-        self._use(Tokenizer.from_file(str(path)))
+        """Raises: InputError for a file that is no tokenizer."""
+        try:
+            engine = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            if type(error) is not Exception:
+                raise
+            raise InputError(f"{path} is no tokenizer: {error}") from error
+        self._use(engine)
 
     def _use(self, engine: Tokenizer) -> None:
         engine.encode_special_tokens = True

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from vlm.contracts.errors import RunError
 from vlm.contracts.sample import Sample
-from vlm.data.loader import Slice, as_conversation
+from vlm.data.loader import as_conversation
 from vlm.data.pictures import open_picture
+from vlm.data.sources import Slice
 from vlm.evaluation.intervals import wilson
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from vlm.contracts.errors import InputError
 from vlm.contracts.parts import ATTACHED, PARTS
 from vlm.models.vlm import VLM
 
@@ -18,6 +19,8 @@ def create(node: Mapping[str, Any], **wired: Any) -> Any:
     A mapping whose parameter is annotated with a settings record arrives as that record.
     """
     module, _, name = node["_target_"].rpartition(".")
+    if not module.startswith("vlm."):  # the configuration check says so earlier; nobody else's code is ever called
+        raise InputError(f"_target_: {node['_target_']} is not part of this project")
     built = getattr(importlib.import_module(module), name)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     for key, value in arguments.items():

@@ -22,6 +22,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "beam": {"do_sample": False, "num_beams": 3, "length_penalty": 0.0, "early_stopping": "never"},
 }
 
+WHOLE = {"max_new_tokens", "num_beams", "top_k"}
+BELONGS = {  # options that only some decodings read
+    "num_beams": ("beam",),
+    "length_penalty": ("beam",),
+    "early_stopping": ("beam",),
+    "top_k": ("top_k",),
+    "top_p": ("top_k",),
+    "temperature": ("top_k",),
+}
+
 
 @torch.no_grad()
 def answers(model: VLM, batch: Batch, decoding: Decoding = "greedy", **options: Any) -> list[str]:
@@ -54,10 +64,21 @@ def _settings(model: VLM, decoding: str, options: dict[str, Any]) -> dict[str, A
     unknown = sorted(set(options) - known)
     if unknown:
         raise InputError(f"unknown generation option {', '.join(unknown)}; use transformers' names")
+    for name in WHOLE & set(options):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise InputError(f"{name}={options[name]!r}: give a whole number from 1 on")
+    foreign = sorted(name for name in options if decoding not in BELONGS.get(name, (decoding,)))
+    if foreign:
+        raise InputError(
+            f"{', '.join(foreign)} means nothing to decoding={decoding}; choose decoding={BELONGS[foreign[0]][0]}"
+        )
     template, tokenizer = model.processor.template, model.processor.tokenizer
     stops = [tokenizer.special(template.end), tokenizer.special(template.begin)]  # a new beginning is an end, too
     defaults = {"max_new_tokens": template.max_tokens, "eos_token_id": stops, "pad_token_id": stops[0]}
-    return {**PRESETS[decoding], **defaults, **options}
+    settings = {**PRESETS[decoding], **defaults, **options}
+    if settings.get("num_beams") == 1:  # a beam of one is greedy, and takes none of a beam's settings
+        settings = {**PRESETS["greedy"], **defaults, **options}
+    return settings
 
 
 def _decode(model: VLM, embeds: torch.Tensor, settings: dict[str, Any]) -> Sequence[str]:
@@ -69,6 +90,9 @@ def _decode(model: VLM, embeds: torch.Tensor, settings: dict[str, Any]) -> Seque
     settings = {**settings, "max_new_tokens": min(settings["max_new_tokens"], room)}
     seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     decoder: Any = HFModel(model.llm)  # transformers types its own classes only
-    ids = decoder.generate(inputs_embeds=embeds, attention_mask=seen, **settings)
+    try:
+        ids = decoder.generate(inputs_embeds=embeds, attention_mask=seen, **settings)
+    except (ValueError, TypeError) as error:  # transformers checks its options while it decodes
+        raise InputError(f"generation options: {error}") from error
     stops = settings["eos_token_id"]
     return [model.processor.tokenizer.decode(list(takewhile(lambda id: id not in stops, row))) for row in ids.tolist()]

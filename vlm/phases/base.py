@@ -150,5 +150,5 @@ class Phase(lightning.LightningModule, ABC):
         return (
             f"step {self.global_step}: loss {loss} and gradient norm {norm} are not both finite, so the step was not "
             f"taken; its samples are {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''} (all in failed_batch.json); "
-            "look at them, or lower the rates in phase.trainable"
+            "look at them, or lower the rates in phase.trainable; the same command would meet the same step again"
         )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 
-from vlm.contracts.errors import RunError
+from vlm.contracts.errors import InputError, RunError
+
+log = logging.getLogger(__name__)
 
 KEPT = 2
 
@@ -36,6 +42,40 @@ def save(trainer: lightning.Trainer, folder: Path) -> Path:
 def all_of(folder: Path) -> list[Path]:
     """Checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*.ckpt"))
+
+
+def newest(folder: Path, module: lightning.LightningModule) -> Path | None:
+    """The newest checkpoint that can be read; one that was cut short is left out, and it says so.
+
+    Raises: InputError if there are some and none can be read, or if it belongs to another model or recipe.
+    """
+    found = all_of(folder)
+    for path in reversed(found):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            log.warning("%s cannot be read (%s); going back to the one before", path, str(error).partition("\n")[0])
+            continue
+        faults = _differences(state, module)
+        if faults:
+            raise InputError(f"{path} belongs to another model or recipe: {faults}; give the run that fits")
+        return path
+    if found:
+        raise InputError(f"none of the checkpoints in {folder} can be read; remove that folder to start again")
+    return None
+
+
+def _differences(state: dict[str, Any], module: lightning.LightningModule) -> str:
+    """What does not fit between a checkpoint and what it is to be loaded into."""
+    given, wanted = state["state_dict"], module.state_dict()
+    names = sorted(given.keys() ^ wanted.keys())
+    names += sorted(n for n in given.keys() & wanted.keys() if given[n].shape != wanted[n].shape)
+    if names:
+        return f"{len(names)} tensors differ, first {names[0]}"
+    groups = [len(group["params"]) for group in state["optimizer_states"][0]["param_groups"]]
+    optimizer: Any = module.configure_optimizers()
+    ours = [len(group["params"]) for group in optimizer["optimizer"].param_groups]
+    return "" if groups == ours else "phase.trainable trains other parts"
 
 
 def step_of(path: Path) -> int:

@@ -30,6 +30,10 @@ PERCENT: dict[str, float | None] = {
 TOGETHER = {"media_truncated": "media_undecodable"}
 
 
+class OverBudget(InputError):
+    """Too many rows of a source cannot be used."""
+
+
 class Budget:
     """Counts skips by reason against their limits, over all splits of a source."""
 
@@ -64,7 +68,7 @@ class Budget:
         }
 
     def enforce(self) -> None:
-        """Raises: InputError that lists every reason over its limit, with its first rows."""
+        """Raises: OverBudget that lists every reason over its limit, with its first rows."""
         counts: Counter[str] = Counter()
         for reason, count in self.skipped.items():
             counts[TOGETHER.get(reason, reason)] += count
@@ -74,16 +78,16 @@ class Budget:
             if (limit := self.percent[reason]) is not None and 100 * count > limit * self.rows
         ]
         if broken:
-            raise InputError("too many rows cannot be used; nothing was finished\n" + "\n".join(broken))
+            raise OverBudget("too many rows cannot be used; nothing was finished\n" + "\n".join(broken))
 
     def _complaint(self, reason: str, count: int, limit: float) -> str:
         names = [name for name in self._examples if TOGETHER.get(name, name) == reason]
-        examples = [f"    {where}" for name in names for where in self._examples[name]]
+        examples = [f"    {name}: {where}" for name in names for where in self._examples[name]]
         needed = min(100.0, -(-10_000 * count // max(1, self.rows)) / 100 + 0.01)
         return "\n".join(
             [
-                f"  {reason}: {count} of {self.rows} rows; {limit:g} percent are allowed. First of them:",
+                f"  {reason}: {count} of {self.rows} rows; {limit:g} percent are allowed. First of them (rows count from 0):",
                 *examples,
-                f"    Repair or remove them, or allow them with ++source.budget.{reason}={needed:g}",
+                f"    Repair or remove them, or allow them with source.budget.{reason}={needed:g}",
             ]
         )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.budget import Budget
+from data_prep.budget import Budget, OverBudget
 from data_prep.manifest import Tally, write_manifest
 from data_prep.media import Stored, store
 from data_prep.rows import Converter, Inputs, Row, Skip
 from data_prep.settings import PrepareSettings
-from data_prep.shard import ShardWriter
+from data_prep.shard import ShardWriter, write_sealed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import VERSION, MediumRecord, Origin, Record, TextPart
 from vlm.data.pictures import PictureError
@@ -34,7 +35,12 @@ class Conversion:
         self._seen: dict[str, Origin] = {}  # pixels -> the row that had them first
 
     def run(self, converter: Converter, identity: str, progress: Callable[[int], None]) -> list[dict[str, Any]]:
-        """Writes all splits; on any error or Ctrl-C nothing unfinished stays behind."""
+        """Writes all splits; on any error or Ctrl-C nothing unfinished stays behind.
+
+        Raises: OverBudget after writing every skipped row into `<out>/<set>/refused.jsonl`.
+        """
+        refused = self._root / "refused.jsonl"
+        refused.unlink(missing_ok=True)
         try:
             for split in self.source.expected:
                 self.writers[split] = ShardWriter(self._root / split, self.source.shard_mb * 1_000_000)
@@ -43,10 +49,19 @@ class Conversion:
                 write_manifest(self.writers[split], tally, self.budget, self.source, split, self.inputs.files, identity)
                 for split, tally in self.tallies.items()
             ]
+        except OverBudget as error:
+            write_sealed(refused, b"".join(writer.skips() for writer in self.writers.values()))
+            self._abandon()
+            raise OverBudget(f"{error}\nEvery skipped row with its reason: {refused}") from error
         except BaseException:
-            for writer in self.writers.values():
-                writer.abandon()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        for writer in self.writers.values():
+            writer.abandon()
+        with suppress(OSError):  # whatever else lies there stays
+            self._root.rmdir()
 
     def dry_run(self, converter: Converter) -> dict[str, Any]:
         """The counts of the first rows; nothing is written."""
@@ -81,10 +96,11 @@ class Conversion:
             if self.writers:
                 self.writers[split].skip(outcome)
             origin = outcome.origin
-            where = f"{origin.file} row {origin.row + 1} ({origin.id}): {outcome.detail}"
+            where = f"{origin.file} row {origin.row} ({origin.id}): {outcome.detail}"
             self.budget.skip(outcome.reason, where, outcome.rows)
 
     def _keep(self, row: Row) -> Skip | None:
+        row = _without_long_captions(row, self.source.max_words)
         fault = _text_fault(row, self.source.max_words)
         if fault:
             return Skip(row.split, row.origin, *fault, rows=1 + row.merged)
@@ -98,7 +114,7 @@ class Conversion:
             if twin != row.origin:
                 return Skip(split, row.origin, "dup_exact", f"same pixels as {twin.id}", rows=1 + row.merged)
         if row.license not in self.source.licenses:
-            where = f"{row.origin.file} row {row.origin.row + 1}"
+            where = f"{row.origin.file} row {row.origin.row}"
             raise InputError(f"{where}: licence '{row.license}' is unknown; add it and its flags to source.licenses")
         tally = self.tallies[split]
         record = self._record(row, split, tally.kinds.total(), pictures)
@@ -145,6 +161,19 @@ class Conversion:
             answer=row.answer,
             meta=row.meta,
         )
+
+
+def _without_long_captions(row: Row, max_words: int) -> Row:
+    """A picture with several captions keeps those that are short enough; the others are counted as repaired."""
+    captions = (row.meta or {}).get("captions", [])
+    kept = [caption for caption in captions if len(caption.split()) <= max_words]
+    if not kept or len(kept) == len(captions):
+        return row
+    meta = {**(row.meta or {}), "captions": kept}
+    if len(kept) == 1:
+        del meta["captions"]
+    repaired = (*row.repaired, *["caption_too_long"] * (len(captions) - len(kept)))
+    return replace(row, caption=kept[0], meta=meta or None, repaired=repaired)
 
 
 def _text_fault(row: Row, max_words: int) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from data_prep.fetch import fetch
 from data_prep.manifest import CONVERTER_VERSION
 from data_prep.progress import bar
 from data_prep.rows import Converter, Inputs
-from data_prep.settings import PrepareSettings, SourceSettings
+from data_prep.settings import PrepareSettings
 from vlm.contracts.errors import InputError, RunError
+from vlm.data.manifest import read_manifest
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def prepare(settings: PrepareSettings, converter: Converter) -> list[dict[str, A
         raise InputError(
             f"from={settings.folder} is not a folder; give the one that holds the published files of {source.name}"
         )
-    finished = already_prepared(root, source, identity, settings.folder)
+    finished = already_prepared(root, settings, identity)
     if finished and not settings.dry_run:
         log.info("%s is already prepared in %s", source.name, root)
         return finished
@@ -87,6 +89,8 @@ def summary(manifest: dict[str, Any]) -> str:
         parts.append(f"{expected['difference']:+,} rows against the {expected['rows_in']:,} that were expected")
     if counts["skipped"]:
         parts.append("skipped " + ", ".join(f"{reason} {count:,}" for reason, count in counts["skipped"].items()))
+    if counts["repaired"]:
+        parts.append("mended " + ", ".join(f"{name} {count:,}" for name, count in counts["repaired"].items()))
     flags = f" ({', '.join(manifest['license']['flags'])})" if manifest["license"]["flags"] else ""
     parts.append("licence " + " AND ".join(manifest["license"]["counts"]) + flags)
     return f"{manifest['set']}/{manifest['split']}: " + "; ".join(parts)
@@ -98,28 +102,40 @@ def config_sha256(settings: PrepareSettings) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def already_prepared(root: Path, source: SourceSettings, identity: str, folder: str | None) -> list[dict[str, Any]]:
+def already_prepared(root: Path, settings: PrepareSettings, identity: str) -> list[dict[str, Any]]:
     """The manifests of a complete earlier output of the same configuration, or [] if there is none.
 
     Raises: InputError if there is output of another configuration, or if the user's files have changed since.
     """
-    manifests = {}
+    manifests, splits = {}, settings.source.expected
     for path in root.glob("*/manifest.json"):
-        manifest = json.loads(path.read_bytes())
-        why = _difference(manifest, identity, folder)
+        manifest = read_manifest(path.parent)
+        why = _difference(manifest, identity, settings.folder)
         if why:
             raise InputError(
-                f"{root} was prepared {why}. Remove it (rm -r {root}) to prepare it anew, or keep both with out=DIR"
+                f"{root} was prepared {why}. To prepare it anew:\n  rm -r {root} && {_command(settings, settings.out)}\n"
+                f"To keep both, name another folder:\n  {_command(settings, 'DIR')}"
             )
         manifests[manifest["split"]] = manifest
-    return [manifests[split] for split in source.expected] if set(manifests) == set(source.expected) else []
+    return [manifests[split] for split in splits] if set(manifests) == set(splits) else []
+
+
+def _command(settings: PrepareSettings, out: str) -> str:
+    """The command line of these settings, but for keys of the source, with another folder for the output."""
+    words = [f"source={settings.source.name}"]
+    words += [f"from={settings.folder}"] if settings.folder else []
+    words += [f"parts=[{','.join(settings.parts)}]"] if settings.parts else []
+    words += [f"limit={settings.limit}"] if settings.limit else []
+    words += [f"out={out}"] if out != settings.paths.data else []
+    return shlex.join(["python", "-m", "data_prep.prepare", *words])
 
 
 def _difference(manifest: dict[str, Any], identity: str, folder: str | None) -> str:
     if manifest.get("config_sha256") != identity:
-        return "with other settings (source, parts, limit or from)"
+        files = ", ".join(file["file"] for file in manifest.get("source", ())) or "unknown files"
+        return f"with other settings (source, parts, limit or from), from {files}"
     if folder is not None:
-        for file in manifest["source"]:
+        for file in manifest.get("source", ()):
             path = Path(folder) / file["file"]
             if not path.is_file() or path.stat().st_size != file["bytes"] or sha256_of(path) != file["sha256"]:
                 return f"from another {path}"

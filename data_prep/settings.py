@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -15,6 +17,9 @@ from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.ranges import PositiveInt
 from vlm.contracts.settings import STRICT, Paths
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 READERS = "data_prep.sets."  # the only place that a reader may come from
 Flag = Literal["noncommercial", "share_alike", "model_output", "no_media_rights", "credentialed"]
@@ -79,48 +84,87 @@ class PrepareSettings:
     paths: Paths
 
 
-def check(config: dict[Any, Any]) -> tuple[PrepareSettings, Converter]:
+def check(config: dict[Any, Any], found: Sequence[Problem] = ()) -> tuple[PrepareSettings, Converter]:
     """The plain configuration as typed settings and the set's converter.
 
+    found: problems of the command line, told with the others.
     Raises: ConfigError with every problem: unknown or missing keys, types, ranges, names that do not exist.
     """
-    settings = _validate(PrepareSettings, config, "")
-    source = settings.source
-    problems = [
-        Problem(f"source.budget.{reason}", f"no such reason; known: {', '.join(sorted(PERCENT))}")
-        for reason in source.budget
-        if reason not in PERCENT
-    ]
-    if source.holdout and source.holdout.split not in source.expected:
-        problems.append(Problem("source.holdout.split", f"must be one of {', '.join(source.expected)}"))
-    for part in settings.parts or ():
-        if part not in source.packages:
-            known = ", ".join(source.packages) or "none, its files are given with from=DIR"
-            problems.append(Problem("parts", f"{source.name} has no part '{part}'; parts: {known}"))
-    if settings.parts == []:
-        problems.append(Problem("parts", "is empty; name at least one part, or leave it out for all"))
+    settings, faults = _validated(PrepareSettings, config, "")
+    source = config.get("source")
+    source = source if isinstance(source, dict) else {}
+    converter, reader_faults = _reader(source.get("reader"))
+    problems = [*found, *faults, *_names(config.get("parts"), source), *reader_faults]
     if problems:
         raise ConfigError(problems)
-    return settings, _reader(source.reader)
+    return settings, converter
 
 
-def _reader(node: dict[str, Any]) -> Converter:
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the nearest option, or `;` if none is near."""
+    return "".join(f"; did you mean {near!r}?" for near in get_close_matches(word, list(options), n=1)) or ";"
+
+
+def _names(parts: Any, source: dict[Any, Any]) -> Iterator[Problem]:
+    """Names that nothing has; values of another type are told elsewhere."""
+    known = {key: node if isinstance(node := source.get(key), dict) else {} for key in ("budget", "packages")}
+    for reason in known["budget"]:
+        if reason not in PERCENT:
+            hint = did_you_mean(str(reason), PERCENT)
+            yield Problem(f"source.budget.{reason}", f"no such reason{hint} known: {', '.join(sorted(PERCENT))}")
+    holdout, splits = source.get("holdout"), source.get("expected")
+    if isinstance(holdout, dict) and isinstance(splits, dict) and holdout.get("split") not in splits:
+        yield Problem("source.holdout.split", f"must be one of {', '.join(splits)}")
+    for part in parts if isinstance(parts, list) else ():
+        if part not in known["packages"]:
+            names = ", ".join(known["packages"]) or "none, its files are given with from=DIR"
+            hint = did_you_mean(str(part), known["packages"])
+            yield Problem("parts", f"{source.get('name')} has no part '{part}'{hint} parts: {names}")
+    if parts == []:
+        yield Problem("parts", "is empty; name at least one part, or leave it out for all")
+
+
+def _reader(node: Any) -> tuple[Any, list[Problem]]:
+    if not isinstance(node, dict):
+        return None, []  # told with the types
     target = str(node.get("_target_", ""))
     if not target.startswith(READERS):
-        raise ConfigError([Problem("source.reader._target_", f"'{target}' is not below {READERS.rstrip('.')}")])
+        return None, [Problem("source.reader._target_", f"'{target}' is not below {READERS.rstrip('.')}")]
     try:
         factory = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError([Problem("source.reader._target_", f"'{target}' cannot be imported: {error}")]) from error
-    return _validate(factory, {name: value for name, value in node.items() if name != "_target_"}, "source.reader")
+        return None, [Problem("source.reader._target_", f"'{target}' cannot be imported: {error}")]
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    return _validated(factory, arguments, "source.reader")
 
 
-def _validate(kind: Any, node: dict[Any, Any], at: str) -> Any:
+def _validated(kind: Any, node: dict[Any, Any], at: str) -> tuple[Any, list[Problem]]:
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(node))  # strict mode builds records from JSON only
+        return TypeAdapter(kind).validate_json(json.dumps(node)), []  # strict mode builds records from JSON only
     except ValidationError as error:
-        problems = [
-            Problem(".".join([*filter(None, [at]), *map(str, fault["loc"])]) or "source", fault["msg"])
-            for fault in error.errors()
-        ]
-        raise ConfigError(problems) from error
+        return None, [_problem(kind, fault, at) for fault in error.errors(include_url=False)]
+
+
+def _problem(kind: Any, fault: ErrorDetails, at: str) -> Problem:
+    message = fault["msg"]
+    if fault["type"] == "unexpected_keyword_argument":
+        for step in fault["loc"][:-1]:
+            kind = get_type_hints(kind).get(str(step), kind)
+            kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)  # of `Holdout | None`, a dict's
+        message = _unknown(str(fault["loc"][-1]), kind)
+    return Problem(".".join([*filter(None, [at]), *map(str, fault["loc"])]) or "source", message)
+
+
+def unknown_keys(keys: Iterable[str]) -> list[Problem]:
+    """Those that the root of the configuration does not have."""
+    known = _keys(PrepareSettings)
+    return [Problem(key, _unknown(key, PrepareSettings)) for key in keys if key.split(".")[0] not in known]
+
+
+def _keys(kind: Any) -> list[str]:
+    names = [entry.name for entry in fields(kind)] if is_dataclass(kind) else []
+    return ["from" if name == "folder" else name for name in names]
+
+
+def _unknown(key: str, kind: Any) -> str:
+    return f"unknown key{did_you_mean(key, _keys(kind))} keys here: {', '.join(_keys(kind)) or 'none'}"

@@ -87,6 +87,13 @@ class ShardWriter:
                 with suppress(OSError):  # a full disk cannot take what is still buffered, and it is given up anyway
                     stream.close()
         self.clean()
+        with suppress(OSError):  # files of others stay, and so does their folder
+            self.directory.rmdir()
+
+    def skips(self) -> bytes:
+        """The lines of skipped.jsonl so far."""
+        self._skipped.flush()
+        return Path(self._skipped.name).read_bytes()
 
     def _start_shard(self) -> None:
         self._name = f"shard-{len(self.shards):06d}.tar"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -51,12 +52,14 @@ class CaptionTable:
 
     def _row(self, folder: Path, table: str, name: str, found: list[tuple[int, str]]) -> Row | Skip:
         origin = Origin(table, found[0][0], name)
-        path = folder / name
-        if not path.is_file():
-            return Skip(None, origin, "media_missing", f"there is no file {path}", rows=len(found))
+        try:
+            content = (folder / name).read_bytes()
+        except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
+            detail = f"{folder / name} cannot be read: {getattr(error, 'strerror', None) or error}"
+            return Skip(None, origin, "media_missing", detail, rows=len(found))
         texts = [caption for _, caption in found]
         meta = {"captions": texts} if len(texts) > 1 else None
-        picture = Picture(path.read_bytes(), name)
+        picture = Picture(content, name)
         return Row(None, origin, (picture,), self.license, caption=texts[0], meta=meta, merged=len(texts) - 1)
 
 
@@ -69,28 +72,40 @@ def _only_table(folder: Path) -> Path:
 
 
 def _lines(table: Path) -> Iterator[tuple[int, str, str]]:
-    """(row counted from 0 with the header, path, caption) of each line that is not blank."""
+    """(line counted from 0 with the header, path, caption) of each row that is not blank."""
     try:
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row = table.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{table} row {row} is not UTF-8 ({error.reason}); save the table as UTF-8") from error
-    # A tab-separated table has no quoting: captions may hold quotation marks.
-    lines, commas = text.splitlines(), table.suffix == ".csv"
-    split = csv.reader(lines) if commas else (line.split("\t", 1) for line in lines)
-    for number, fields in enumerate(split):
+        line = table.read_bytes()[: error.start].count(b"\n") + 1
+        raise InputError(f"{table} line {line} is not UTF-8 ({error.reason}); save the table as UTF-8") from error
+    commas = table.suffix == ".csv"
+    for number, fields in _with_commas(text) if commas else _with_tabs(text):
         if not any(field.strip() for field in fields):
             continue
         if number == 0:
             if fields[0].strip().lower() in HEADERS:
                 continue
             if len(fields) < 2:
-                raise InputError(f"{table} row 1 has no {'comma' if commas else 'tab'}: {lines[0][:60]!r}; {FORM}")
+                raise InputError(f"{table} line 1 has no {'comma' if commas else 'tab'}: {fields[0][:60]!r}; {FORM}")
         if len(fields) > 2:
-            raise InputError(f"{table} row {number + 1} has {len(fields)} fields; quote captions with commas. {FORM}")
+            raise InputError(f"{table} line {number + 1} has {len(fields)} fields; quote captions with commas. {FORM}")
         name = fields[0].strip()
         if name.startswith(("http://", "https://")):
-            raise InputError(f"{table} row {number + 1}: {name[:60]} is an address, not a file in {table.parent}")
+            raise InputError(f"{table} line {number + 1}: {name[:60]} is an address, not a file in {table.parent}")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"{table} row {number + 1}: {name} leaves {table.parent}; give paths inside that folder")
+            raise InputError(f"{table} line {number + 1}: {name} leaves {table.parent}; give paths inside that folder")
         yield number, name, fields[1] if len(fields) > 1 else ""
+
+
+def _with_tabs(text: str) -> Iterator[tuple[int, list[str]]]:
+    # No quoting: captions may hold quotation marks. Other line ends of Unicode are part of a caption.
+    for number, line in enumerate(text.split("\n")):
+        yield number, line.removesuffix("\r").split("\t", 1)
+
+
+def _with_commas(text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(StringIO(text, newline=""))
+    number = 0
+    for fields in reader:
+        yield number, fields
+        number = reader.line_num  # a quoted caption may hold line ends

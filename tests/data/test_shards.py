@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from webdataset.compat import WebDataset
 
@@ -232,8 +233,45 @@ def test_an_index_of_another_length_than_the_manifest_is_refused(directory: Path
 
 def test_a_foreign_manifest_is_refused(directory: Path) -> None:
     (directory / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="Invalid JSON"):
         ShardSet(directory)
     (directory / "manifest.json").write_text('{"format": "other"}')
     with pytest.raises(InputError, match="is not a manifest of format"):
         ShardSet(directory)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"format":"vlm-shards/1"}', b'{"format":"vlm-shards/9"}', b"\xff\x00", None]
+)
+def test_a_damaged_manifest_is_refused_with_the_way_out(directory: Path, content: bytes | None) -> None:
+    path = directory / "manifest.json"
+    many = path.read_bytes().replace(b'"samples_out": 4', b'"samples_out": "many"')
+    path.write_bytes(many if content is None else content)
+    with pytest.raises(InputError, match=r"copy the directory again, or remove it .*: make data SOURCE=demo"):
+        ShardSet(directory)
+
+
+@pytest.mark.parametrize(("at", "junk"), [(0, b"XXXXXX"), (10, b"((((" * 20), (10, b"\xff" * 40), (8, b"\xff\xff")])
+def test_a_damaged_index_is_refused_with_the_way_out(directory: Path, at: int, junk: bytes) -> None:
+    path = directory / "index.npy"
+    data = bytearray(path.read_bytes())
+    data[at : at + len(junk)] = junk
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"index.npy.*: make data SOURCE=demo"):
+        ShardSet(directory)
+
+
+@pytest.mark.parametrize(("field", "value"), [("shard", 99), ("offset", 2**63), ("span", 2**31), ("json_off", 2**31)])
+def test_an_index_row_that_points_nowhere_is_a_malformed_row(directory: Path, field: str, value: int) -> None:
+    rows = np.load(directory / "index.npy")
+    rows[field][1] = value
+    np.save(directory / "index.npy", rows)
+    with pytest.raises(RowError, match=r"row_malformed: demo/train row 1 .*make data SOURCE=demo"):
+        ShardSet(directory)[1]
+
+
+def test_a_split_or_set_that_is_not_there_is_told_with_those_that_are(directory: Path) -> None:
+    with pytest.raises(InputError, match=r"has no split 'trian'; splits there: train$"):
+        ShardSet(directory.parent / "trian")
+    with pytest.raises(InputError, match=r"make data SOURCE=dmeo. Sets prepared in .*: demo$"):
+        ShardSet(directory.parent.parent / "dmeo" / "train")

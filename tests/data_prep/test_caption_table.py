@@ -101,18 +101,48 @@ def test_each_fault_is_skipped_by_its_name(prepare, folder: Path, tmp_path: Path
 def test_a_spent_budget_stops_with_rows_and_remedy_and_leaves_nothing(prepare, folder: Path, tmp_path: Path) -> None:
     add(folder, "im/none.png\ta lost one", "im/gone.png\tanother")
     with pytest.raises(
-        InputError, match=r"media_missing: 2 of 62 rows(.|\n)*row 62 (.|\n)*source.budget.media_missing="
-    ):
+        InputError, match=r"media_missing: 2 of 62 rows(.|\n)*row 61 (.|\n)*source.budget.media_missing="
+    ) as caught:
         prepare("caption_table", folder)
-    assert not list((tmp_path / "out").rglob("*.*"))
+    (refused,) = [path for path in (tmp_path / "out" / "caption_table").iterdir()]
+    assert str(refused) in str(caught.value)
+    rows = [json.loads(line) for line in refused.read_text().splitlines()]
+    assert [(row["row"], row["id"], row["reason"]) for row in rows] == [
+        (61, "im/none.png", "media_missing"),
+        (62, "im/gone.png", "media_missing"),
+    ]
+    assert prepare("caption_table", folder, "++source.budget.media_missing=5")
+    assert not refused.exists()
+
+
+@pytest.mark.parametrize("name", ["im/none.png", "n" * 300, "im", "im/a\0b.png"])
+def test_one_bad_picture_among_a_few_is_counted(prepare, folder: Path, tmp_path: Path, name: str) -> None:
+    add(folder, f"{name}\ta lost one")
+    prepare("caption_table", folder)
+    assert skips(tmp_path / "out") == {f"{name}@61": "media_missing"}
+
+
+def test_every_caption_of_a_picture_obeys_max_words(prepare, folder: Path, tmp_path: Path) -> None:
+    add(folder, "im/k3.png\t" + "word " * 300, "im/k3.png\ta red kite")
+    manifests = prepare("caption_table", folder)
+    shards, row = all_samples(tmp_path / "out")["a kite number 3"]
+    assert shards[row].meta["captions"] == ["a kite number 3", "a red kite"]
+    assert sum(m["counts"]["repaired"].get("caption_too_long", 0) for m in manifests) == 1
+
+
+def test_only_line_ends_of_files_end_a_row(prepare, folder: Path, tmp_path: Path) -> None:
+    (folder / "im" / "new.png").write_bytes(encoded(picture(99)))
+    add(folder, "im/new.png\ta kite\u2028in two lines\r")
+    prepare("caption_table", folder)
+    assert "a kite in two lines" in all_samples(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("../secret.png\ta", r"row 62: \.\./secret.png leaves"),
-        ("/etc/secret.png\ta", r"row 62: /etc/secret.png leaves"),
-        ("https://pics.example/1.png\ta", r"row 62: https.* is an address"),
+        ("../secret.png\ta", r"line 62: \.\./secret.png leaves"),
+        ("/etc/secret.png\ta", r"line 62: /etc/secret.png leaves"),
+        ("https://pics.example/1.png\ta", r"line 62: https.* is an address"),
     ],
 )
 def test_a_path_that_leaves_the_folder_is_refused_at_once(prepare, folder: Path, row: str, message: str) -> None:
@@ -131,10 +161,10 @@ def test_a_folder_without_exactly_one_table_is_refused(prepare, folder: Path, tm
 
 def test_a_table_of_another_form_is_refused_by_its_row(prepare, folder: Path) -> None:
     (folder / "captions.tsv").write_text("im/k0.png a kite\n")
-    with pytest.raises(InputError, match="row 1 has no tab"):
+    with pytest.raises(InputError, match="line 1 has no tab"):
         prepare("caption_table", folder)
     (folder / "captions.tsv").write_bytes(b"im/k0.png\ta kite\nim/k1.png\t\xff\n")
-    with pytest.raises(InputError, match="row 2 is not UTF-8"):
+    with pytest.raises(InputError, match="line 2 is not UTF-8"):
         prepare("caption_table", folder)
 
 
@@ -201,7 +231,10 @@ def test_a_second_call_finds_the_set_prepared(prepare, folder: Path, tmp_path: P
 
 def test_another_configuration_or_another_table_is_refused(prepare, folder: Path) -> None:
     prepare("caption_table", folder)
-    with pytest.raises(InputError, match=r"other settings.*rm -r .*out=DIR"):
+    with pytest.raises(
+        InputError,
+        match=r"other settings.*captions.tsv(.|\n)*rm -r .* && python -m .* source=caption_table from=.*\n.*\n.* out=DIR",
+    ):
         prepare("caption_table", folder, "source.pictures.max_side=64")
     add(folder, "im/k3.png\ta red kite")
     with pytest.raises(InputError, match=r"from another .*captions.tsv"):
@@ -216,7 +249,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_a_reader_takes(prepare, 
     with pytest.raises(KeyboardInterrupt):
         prepare("caption_table", folder)
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r"not finished.*make data SOURCE=caption_table"):
+    with pytest.raises(InputError, match=r"does not exist.*make data SOURCE=caption_table"):
         ShardSet(tmp_path / "out/caption_table/train")
     assert prepare("caption_table", folder)
 
@@ -246,10 +279,11 @@ def test_two_processes_never_write_the_same_set(prepare, folder: Path, tmp_path:
     assert prepare("caption_table", folder)
 
 
-def test_too_few_pictures_for_a_validation_split_are_refused(prepare, folder: Path) -> None:
+def test_too_few_pictures_for_a_validation_split_are_refused(prepare, folder: Path, tmp_path: Path) -> None:
     (folder / "captions.tsv").write_text("im/k0.png\ta kite\n")
     with pytest.raises(InputError, match=r"would hold no samples.*lower source.holdout.every"):
         prepare("caption_table", folder)
+    assert not (tmp_path / "out" / "caption_table").exists()
 
 
 def test_a_dry_run_counts_and_writes_nothing(prepare, folder: Path, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_all_mistakes_are_told_at_once() -> None:
     config = composed("source=mnist", "+soruce=1", "limit=ten", "source.pictures.max_side=0", "+source.budget.typo=3")
     with pytest.raises(ConfigError) as caught:
         check(config)
-    assert {problem.key for problem in caught.value.problems} == {"soruce", "limit", "source.pictures.max_side"}
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {"soruce", "limit", "source.pictures.max_side", "source.budget.typo"}
     with pytest.raises(ConfigError, match=r"source.budget.typo: no such reason; known: annotation_missing"):
         check(composed("source=mnist", "+source.budget.typo=3"))
     with pytest.raises(ConfigError, match=r"source.reader.colour: "):
@@ -79,6 +80,29 @@ def test_a_refused_command_line_exits_with_2(arguments: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_help_names_sources_keys_and_exit_codes() -> None:
+    done = command("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in [*SOURCES, "from: null", "dry_run: false", "75  stopped"]:
+        assert word in done.stdout
+
+
+def test_a_mistyped_source_is_told_with_what_was_meant() -> None:
+    told = command("source=minst", "limt=3").stderr
+    assert "there is no source 'minst'; did you mean 'mnist'? sources: caption_table" in told
+    assert "2. limt: unknown key; did you mean 'limit'?" in told
+
+
+def test_all_mistakes_of_a_command_line_are_one_numbered_list() -> None:
+    words = ["parts=[emojy]", "source.pictures.maxside=3", "limit=x", "limt=3", "out=[1", "source.budget.typo=3"]
+    told = command("source=captions_small", *words).stderr
+    assert told.startswith("6 problems in the configuration")
+    assert "  6. " in told
+    assert "no part 'emojy'; did you mean 'emoji'?" in told
+    assert "source.pictures.maxside: unknown key; did you mean 'max_side'?" in told
+    assert "append" not in told
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample
-from vlm.data.canonical import BLOCK, FORMAT, INDEX_DTYPE, Record, from_json, to_sample
+from vlm.data.canonical import BLOCK, INDEX_DTYPE, Record, from_json, to_sample
+from vlm.data.manifest import again, read_manifest
 
 
 class RowError(InputError):
@@ -40,7 +42,7 @@ class ShardSet:
     def __init__(self, directory: str | os.PathLike[str], manifest: dict[str, Any] | None = None) -> None:
         """manifest: given only by the writer, which reads its work back before it calls it finished."""
         self.directory = Path(directory)
-        self.manifest: dict[str, Any] = self._read_manifest() if manifest is None else manifest
+        self.manifest: dict[str, Any] = read_manifest(self.directory) if manifest is None else manifest
         self.set: str = self.manifest["set"]
         self.split: str = self.manifest["split"]
         self._check_sizes()
@@ -59,10 +61,14 @@ class ShardSet:
         if not 0 <= row < len(self):
             raise IndexError(f"{self.set}/{self.split} has {len(self)} rows; there is no row {row}")
         entry = self._index[row]
-        file = self._file(int(entry["shard"]))
-        block = os.pread(file, int(entry["span"]), int(entry["offset"]))
-        if len(block) != entry["span"]:
-            raise self._fault(row, "row_malformed", f"the shard ends after {len(block)} of {entry['span']} bytes")
+        shard, offset, span = int(entry["shard"]), int(entry["offset"]), int(entry["span"])
+        shards = self.manifest["shards"]
+        if shard >= len(shards) or offset + span > shards[shard]["bytes"]:
+            detail = f"the index points at bytes {offset} to {offset + span} of shard {shard}, which are not there"
+            raise self._fault(row, "row_malformed", detail)
+        block = os.pread(self._file(shard), span, offset)
+        if len(block) != span:
+            raise self._fault(row, "row_malformed", f"the shard ends after {len(block)} of {span} bytes")
         start = int(entry["json_off"])
         try:
             record = from_json(block[start : start + int(entry["json_len"])])
@@ -118,23 +124,8 @@ class ShardSet:
         return self._files[shard]
 
     def _fault(self, row: int, reason: str, detail: str) -> RowError:
+        detail = f"{detail}; {again(self.directory)}"
         return RowError(f"{self.set}/{self.split}", f"{self.set}-{row:010d}", row, reason, detail)
-
-    def _read_manifest(self) -> dict[str, Any]:
-        path = self.directory / "manifest.json"
-        remedy = f"prepare it with: make data SOURCE={self.directory.parent.name}"
-        if not path.is_file():
-            state = "is not finished (no manifest.json)" if self.directory.is_dir() else "does not exist"
-            raise InputError(f"{self.directory} {state}; {remedy}")
-        try:
-            manifest = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}); remove {self.directory} and {remedy}") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InputError(f"{path} is not a manifest of format {FORMAT}; remove {self.directory} and {remedy}")
-        if not manifest["counts"]["samples_out"]:
-            raise InputError(f"{self.directory} holds no samples; see its skipped.jsonl, then {remedy}")
-        return manifest
 
     def _check_sizes(self) -> None:
         """Compares the files' sizes with the manifest: a copy that broke off is found before training starts."""
@@ -145,15 +136,17 @@ class ShardSet:
             found = path.stat().st_size if path.is_file() else None
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes"
-                raise InputError(
-                    f"{path} {what} but the manifest says {size}; copy the directory again, or remove it and prepare "
-                    f"it with: make data SOURCE={self.set}"
-                )
-        if self._index.dtype != INDEX_DTYPE or len(self._index) != len(self):
+                raise InputError(f"{path} {what} but the manifest says {size}; {again(self.directory)}")
+        path = self.directory / "index.npy"
+        try:
+            dtype, shape = self._index.dtype, self._index.shape
+        except (ValueError, TypeError, OverflowError, SyntaxError, TokenError, EOFError) as error:  # by NumPy's header
+            raise InputError(f"{path} is not an index ({error}); {again(self.directory)}") from error
+        if dtype != INDEX_DTYPE or shape != (len(self),):
+            rows = shape[0] if len(shape) == 1 else shape
             raise InputError(
-                f"{self.directory / 'index.npy'} lists {len(self._index)} rows of {self._index.dtype.itemsize} bytes "
-                f"but the manifest says {len(self)} of {INDEX_DTYPE.itemsize}; remove the directory and prepare it "
-                f"with: make data SOURCE={self.set}"
+                f"{path} lists {rows} rows of {dtype.itemsize} bytes but the manifest says {len(self)} of "
+                f"{INDEX_DTYPE.itemsize}; {again(self.directory)}"
             )
 
 

@@ -16,7 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import Container, DictConfig, OmegaConf
 
-from vlm.build import Composed, compose, composer
+from vlm.build import COMMAND_LINE, Composed, compose, composer
 from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
@@ -47,7 +47,7 @@ def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], 
             try:
                 code = _Command(root, schema, task).run(sys.argv[1:])
             except KeyboardInterrupt:
-                print("stopped; the same command starts what is missing", file=sys.stderr)
+                print("stopped; give the same command again to go on", file=sys.stderr)
                 code = STOPPED
             if code:
                 sys.exit(code)
@@ -85,6 +85,8 @@ class _Command:
         with composer(self.root, self.schema) as opened:
             composed, problems = opened.command(arguments.overrides, arguments.multirun)
             forced = {line.text: line.forced() for line in opened.parse(arguments.overrides)[0]}
+        if arguments.cfg:  # shown although something is still missing
+            problems = [problem for problem in problems if problem.file == COMMAND_LINE]
         if problems:
             print(ConfigError(problems), file=sys.stderr)
             return 2

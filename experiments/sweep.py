@@ -19,7 +19,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 GROUP = "VLM_SWEEP"  # environment variable that the logging of a run reads its group from
@@ -53,7 +53,7 @@ class SweepTable(Callback):
         if job_return.status is JobStatus.COMPLETED:
             outcome = dict(result) if isinstance(result, Mapping) else {"state": "finished"}
         else:
-            outcome = {"state": "failed", "error": str(result).partition("\n")[0]}
+            outcome = {"state": "failed", "error": str(result).partition("\n")[0], "run": run_folder(config)}
         self.record(config, {**outcome, "seconds": round(time.monotonic() - self.job_began, 2)})
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -102,12 +102,13 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(heading, overflow="fold")
     table.add_column("best metric", justify="right")
     table.add_column("seconds", justify="right")
+    told: set[str] = set()
     for record in records:
         metric = record.get("metric")
         table.add_row(
             Text(record.get("run", "")),  # Text: an override may hold [brackets], which are markup to rich
             Text(" ".join(line for line in record["overrides"] if line not in shared)),
-            Text(": ".join(filter(None, [record["state"], record.get("error")]))),
+            Text(": ".join(filter(None, [record["state"], _short(record.get("error"), told)]))),
             "" if metric is None else f"{metric:.4g}",
             f"{record['seconds']:.1f}" if "seconds" in record else "",
         )
@@ -117,3 +118,23 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
 def _typed(overrides: Sequence[str]) -> list[str]:
     """As a user types them, without the plus signs that say whether a key is new."""
     return [str(line).lstrip("+") for line in overrides]
+
+
+def _short(error: str | None, told: set[str]) -> str | None:
+    """An error in few words, and once: the whole message was printed when it happened, and stands in status.json."""
+    if error is None or error in told:
+        return error and "as above"
+    told.add(error)
+    return error if len(error) <= 60 else f"{error[:59]}…"
+
+
+def run_folder(config: DictConfig) -> str:
+    """The folder of a training run that failed; empty if it was refused before there was one."""
+    from vlm.training.folder import run_id  # only after a failure: every command imports this module
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain.pop("hydra", None)
+    if "paths" not in plain or "name" not in plain:
+        return ""
+    folder = Path(plain["paths"]["runs"], plain["name"], run_id(plain))
+    return str(folder) if folder.is_dir() else ""

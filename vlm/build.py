@@ -153,6 +153,8 @@ class Composer:
         for line in lines:
             if line.override.is_sweep_override():
                 problems.append(line.problem("several values; add -m to sweep over them, or write [a,b] for a list"))
+            elif line.options and self.defaults.get(line.key, "") is None and line.override.value() is None:
+                continue  # a group that may stay empty, such as experiment
             elif wrong := _wrong_choices(line):
                 problems += [line.problem(message) for message in wrong.values()]
                 chosen += [f"{line.key}={near}" for name in wrong for near in nearest(name, line.options)]
@@ -195,8 +197,17 @@ class Composer:
                     problems.append(Problem(text, message, COMMAND_LINE))
                     continue
             lines.append(self.lines[text])
-            if lines[-1].key.startswith(("hydra.mode", "hydra.sweeper")):
+            key = lines[-1].key
+            if key.startswith(("hydra.mode", "hydra.sweeper")):
                 problems.append(lines[-1].problem("a sweep is started with -m and key=a,b"))
+            elif lines[-1].for_hydra and not key.startswith(("hydra/launcher", "hydra.launcher.")):
+                problems.append(lines[-1].problem("of Hydra's own settings only hydra/launcher can be chosen here"))
+        chosen = any(line.key == "hydra/launcher" for line in lines)
+        problems += [
+            line.problem("belongs to a launcher; choose it too, for example hydra/launcher=joblib")
+            for line in lines
+            if line.key.startswith("hydra.launcher.") and not chosen
+        ]
         return lines, problems
 
     def _line(self, text: str) -> Line:
@@ -302,11 +313,15 @@ class Composer:
 
 def _wrong_choices(line: Line) -> dict[str, str]:
     """What a group override asks for and the group does not have -> the message."""
-    if not line.options or line.override.is_delete():
+    if not line.options:
         return {}
+    if line.override.is_delete() or line.override.value() is None:
+        return {"": f"cannot be left out; choose one of {', '.join(line.options)}"}
     value = line.override.value()
-    wrong = [str(name) for name in (value if isinstance(value, list) else [value]) if name is not None]
-    return {name: no_choice(line.key, name, line.options) for name in wrong if name not in line.options}
+    if isinstance(value, list):
+        more = "; to mix sets, add them: +data.train.SET={split: train}" if line.key == "data" else ""
+        return {"": f"takes one choice, not a list; -m and {line.key}=a,b start a run each{more}"}
+    return {} if str(value) in line.options else {str(value): no_choice(line.key, str(value), line.options)}
 
 
 def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from vlm.contracts.settings import RunConfig
 from vlm.origins import under
 from vlm.shapes import chain
 from vlm.signature import UNREADABLE, SignatureError, read
-from vlm.wording import field_types, join, members, shown, unknown, validate
+from vlm.wording import did_you_mean, field_types, join, members, shown, unknown, validate
 
 # Arguments that the assembly gives to a part; no configuration holds them.
 WIRED: Mapping[str, frozenset[str]] = {
@@ -101,6 +102,8 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
 
     nodes = [*PARTS, *(f"{part}.{name}" for part, names in ATTACHED.items() for name in names)]
     yield from chain(config, [node for node in nodes if not sound(node)])[1]
+    if sound("name") and not re.fullmatch(r"\w[\w.-]*", str(config["name"]), re.ASCII):
+        yield Problem("name", f"{config['name']!r} must be one plain folder name: letters, digits, dots, - and _")
     if sound("resume", "init_from") and config["resume"] and config["init_from"]:
         yield Problem("resume", "a run is gone on from (resume) or started from another's parts (init_from), not both")
     if sound("weights"):
@@ -121,6 +124,13 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
         yield from _rates("phase.trainable", phase["trainable"])
         if not any(_has_rate(branch) for branch in phase["trainable"].values()):
             yield Problem("phase.trainable", "nothing would train; give a part a rate, for example {connector: 1.0e-3}")
+    if sound("phase.aux", *PARTS):
+        reported = [name for part in PARTS for name in read(config[part]["_target_"]).reports]
+        for name, weight in phase["aux"].items():
+            if weight is not None and name not in reported:
+                near = did_you_mean(name, reported)
+                message = f"no part reports this term{near or ';'} reported: {', '.join(reported) or 'none'}"
+                yield Problem(f"phase.aux.{name}", message)
     if sound("phase.optimizer.clip_each"):
         yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +81,28 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
     if visual + text > llm.positions:
         room = llm.positions - visual
         shorter = f"llm.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
+        fewer = [change for change in _fewer(config, visual, llm.positions - text) if text < llm.positions]
         message = (
             f"{visual} visual tokens + {text} text tokens = {visual + text}, but llm has {llm.positions} positions; "
-            f"choose {shorter}, or an llm with at least {visual + text} positions"
+            f"choose {', '.join([shorter, *fewer])}, or an llm with at least {visual + text} positions"
+            f"{' (llm.max_positions)' if 'max_positions' in config['llm'] else ''}"
         )
         problems.append(Problem("llm.template.max_tokens", message))
     if problems:
         return None, problems
     return Shapes(views, encoder, connector, fusion, llm, visual, tokenizer), []
+
+
+def _fewer(config: Mapping[str, Any], visual: int, room: int) -> Iterator[str]:
+    """The keys of this configuration that decide how many visual tokens there are, with the values that fit `room`."""
+    repeat = config["connector"].get("repeat", 1)
+    each = visual // repeat  # tokens before the connector repeats them
+    if "repeat" in config["connector"] and each <= room:
+        yield f"connector.repeat <= {room // each}"
+    if "grid" in config["encoder"] and repeat <= room:
+        yield f"encoder.grid <= {math.isqrt(room // repeat)}"
+    if "patch" in config["encoder"]:
+        yield "a larger encoder.patch"
 
 
 def _describe(key: str, node: Mapping[str, Any], wired: Mapping[str, Any]) -> Any:

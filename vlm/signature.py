@@ -42,12 +42,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """parameters: in order, without self.   describe: the part's shape rule, ready to call.   file: of the class."""
+    """parameters: in order, without self.   describe: the part's shape rule, ready to call.   file: of the class.
+
+    reports: the names of the aux terms that the class gives, from its class attribute of that name.
+    """
 
     target: str
     parameters: Mapping[str, Parameter]
     describe: Callable[..., Any] | None
     file: Path
+    reports: tuple[str, ...] = ()
 
 
 @cache
@@ -67,7 +71,8 @@ def read(target: str, root: Path = ROOT) -> Signature:
         raise SignatureError(f"{target} is neither a class nor a function")
     lineage = list(_lineage(module, statement))
     describe = next((_compile(owner, found) for owner, node in lineage if (found := _method(node, "describe"))), None)
-    return Signature(target, _constructor(lineage), describe, module.file)
+    reports = next((owner.evaluate(found) for owner, node in lineage if (found := _attribute(node, "reports"))), ())
+    return Signature(target, _constructor(lineage), describe, module.file, reports)
 
 
 @dataclass
@@ -206,6 +211,11 @@ def _constructor(lineage: list[tuple[_Module, ast.ClassDef]]) -> dict[str, Param
 
 def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == name), None)
+
+
+def _attribute(node: ast.ClassDef, name: str) -> ast.expr | None:
+    """The value that a class body gives to a name."""
+    return next((item.value for item in node.body if isinstance(item, ast.Assign) and name in _defined(item)), None)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:

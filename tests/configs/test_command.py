@@ -200,5 +200,5 @@ def test_control_c_before_anything_was_saved_ends_with_a_message(task: Path, swe
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "the same command starts what is missing" in messages
+    assert "give the same command again to go on" in messages
     assert "Traceback" not in messages

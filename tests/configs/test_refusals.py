@@ -209,3 +209,27 @@ def test_composing_leaves_a_hydra_that_is_already_running_as_it_was():
         before = hydra_compose("train", [GOOD])
         compose([GOOD, "seed=5"])
         assert hydra_compose("train", [GOOD]) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "message"),
+    [
+        (["name=../../etc"], "name", "one plain folder name"),
+        (["name="], "name", "one plain folder name"),
+        (["phase=null"], "phase", "cannot be left out; choose one of sft"),
+        (["~encoder"], "encoder", "cannot be left out; choose one of bilinear"),
+        (["data=[mnist,digits_small]"], "data", "takes one choice, not a list"),
+        (["seed=18446744073709551616"], "seed", "< 9223372036854775808"),
+        (["encoder.views.size=100000"], "encoder.views.size", "<= 4096"),
+        (["hydra.run.dir=/elsewhere"], "hydra.run.dir", "only hydra/launcher can be chosen"),
+        (["hydra.launcher.n_jobs=2"], "hydra.launcher.n_jobs", "hydra/launcher=joblib"),
+    ],
+)
+def test_ways_round_the_configuration_are_refused(words, key, message):
+    with pytest.raises(ConfigError) as refused:
+        compose(["experiment=purevlm", *words])
+    assert any(problem.key == key and message in problem.message for problem in refused.value.problems)
+
+
+def test_an_experiment_can_be_left_out():
+    assert compose(["experiment=null", "phase.max_steps=1"]).config["name"] == "custom"

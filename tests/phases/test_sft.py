@@ -119,7 +119,7 @@ def test_a_path_that_no_parameter_bears_is_an_error(data, tmp_path):
 
 
 def test_a_weighted_term_that_no_part_reports_is_an_error(data, tmp_path):
-    with pytest.raises(ConfigError, match=r"phase\.aux\.reconstruktion"):
+    with pytest.raises(RunError, match=r"phase\.aux\.reconstruktion"):
         train(composed(data, tmp_path, *CAPTIONS, "phase.max_steps=1", "phase.aux.reconstruktion=0.1"))
 
 

@@ -11,7 +11,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 
-from vlm.contracts.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from vlm.contracts.ranges import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+)
 
 STRICT = {"extra": "forbid", "strict": True}  # pydantic's own switch: no unknown keys, no conversions
 Pair = Annotated[list[Probability], Len(2, 2)]
@@ -112,7 +120,7 @@ class RunConfig:
 
     __pydantic_config__: ClassVar = STRICT
     name: str
-    seed: NonNegativeInt
+    seed: Seed
     resume: str | None
     init_from: str | None
     weights: dict[str, str | None]
@@ -142,7 +150,7 @@ class GenerateConfig:
     num_beams: PositiveInt | None
     top_k: PositiveInt | None
     temperature: PositiveFloat | None
-    seed: NonNegativeInt
+    seed: Seed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from annotated_types import Len
 from PIL import Image
 from torch import Tensor
 
-from vlm.contracts.ranges import PositiveFloat, PositiveInt
+from vlm.contracts.ranges import PositiveFloat, ViewSide
 from vlm.contracts.vision import ViewSpec
 
 
@@ -23,7 +23,7 @@ class Resize:
 
     def __init__(
         self,
-        size: PositiveInt,
+        size: ViewSide,
         mean: Annotated[list[float], Len(3, 3)],
         std: Annotated[list[PositiveFloat], Len(3, 3)],
     ) -> None:
@@ -49,7 +49,7 @@ class Resize:
 class BlockMean:
     """Grey in 0..1, each pixel the mean of its block (28 x 28 -> 14 x 14 by 2 x 2 blocks)."""
 
-    def __init__(self, size: PositiveInt) -> None:
+    def __init__(self, size: ViewSide) -> None:
         self.spec = self.describe(size)
 
     @staticmethod

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.contracts.batch import Batch
-from vlm.contracts.errors import ConfigError, Problem, RunError
+from vlm.contracts.errors import RunError
 from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded
@@ -60,16 +60,14 @@ class Phase(lightning.LightningModule, ABC):
         return {}
 
     def objective(self, batch: Batch) -> Loss:
-        """The phase's loss plus weighted aux terms. Raises: ConfigError for a weighted name that no part reports."""
+        """The phase's loss plus weighted aux terms. Raises: RunError for a weighted name that no part reports."""
         output = self.model(batch)
         loss = self.loss(batch, output)
         total, logs = loss.total, dict(loss.logs)
         for name, weight in self.aux.items():
             if name not in output.aux:
                 known = ", ".join(sorted(output.aux)) or "none"
-                raise ConfigError(
-                    [Problem(f"phase.aux.{name}", f"no part reports this term (reported: {known}); set it to null")]
-                )
+                raise RunError(f"phase.aux.{name}: no part reports this term (reported: {known}); set it to null")
             total = total + weight * output.aux[name] * loss.count
             logs[name] = output.aux[name].detach()
         return Loss(total=total, count=loss.count, logs=logs)

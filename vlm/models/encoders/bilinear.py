@@ -23,6 +23,8 @@ class Bilinear(nn.Module):
     Source: the purevlm project.
     """
 
+    reports = ("reconstruction",)
+
     def __init__(
         self,
         views: ViewSpec,

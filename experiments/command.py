@@ -24,6 +24,12 @@ from vlm.origins import group_defaults
 from vlm.wording import did_you_mean
 
 Task = Callable[[Composed], Any]
+USAGE = """python -m MODULE [group=choice] [key=value] [-m]
+       python -m MODULE --cfg job [--resolve] [-p NODE] [group=choice] [key=value]
+       python -m MODULE --help | --info | --hydra-help | --version"""
+SWEEP = ("-m", "--multirun")
+STARTS_MISSING = "stopped; the same command starts what is missing"
+NOTHING_SAVED = "stopped before there was anything to save; give the same command again"
 STOPPED = 75  # exit code of a run that was stopped on request, with its state saved
 HELP = """
 Keys (key=value): each stands with its meaning in the YAML files of conf/; --cfg job prints all of them.
@@ -46,8 +52,12 @@ def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], 
         def main() -> None:
             try:
                 code = _Command(root, schema, task).run(sys.argv[1:])
+                sys.stdout.flush()
+            except BrokenPipeError:  # the reader, such as head, has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+                code = 0
             except KeyboardInterrupt:
-                print("stopped; give the same command again to go on", file=sys.stderr)
+                print(STARTS_MISSING if is_sweep(sys.argv[1:]) else NOTHING_SAVED, file=sys.stderr)
                 code = STOPPED
             if code:
                 sys.exit(code)
@@ -68,8 +78,9 @@ class _Command:
 
     def run(self, argv: list[str]) -> int:
         parser = get_args_parser()
-        sweep = ("-m", "--multirun")  # may stand anywhere; the parser takes overrides in one piece only
-        argv = [*(word for word in argv if word in sweep), *(word for word in argv if word not in sweep)]
+        parser.usage = USAGE.replace("MODULE", _module(self.task))
+        # These may stand anywhere; the parser takes overrides in one piece only.
+        argv = [*(word for word in argv if word in SWEEP), *(word for word in argv if word not in SWEEP)]
         arguments = parser.parse_args(argv)
         if arguments.help:
             about = getattr(self.task, "__globals__", {}).get("__doc__") or ""  # the docstring of the task's file
@@ -84,9 +95,12 @@ class _Command:
             parser.error("--cfg shows one configuration; leave --multirun out")
         with composer(self.root, self.schema) as opened:
             composed, problems = opened.command(arguments.overrides, arguments.multirun)
-            forced = {line.text: line.forced() for line in opened.parse(arguments.overrides)[0]}
-        if arguments.cfg:  # shown although something is still missing
-            problems = [problem for problem in problems if problem.file == COMMAND_LINE]
+            typed = opened.parse(arguments.overrides)[0]
+            forced = {line.text: line.forced() for line in typed}
+            empty = [line.text for line in typed if opened.leaves_empty(line)]
+        if arguments.cfg and composed.config:  # shown although values are still missing
+            needed = [group for group, choice in opened.defaults.items() if choice == "???"]
+            problems = [problem for problem in problems if problem.file == COMMAND_LINE or problem.key in needed]
         if problems:
             print(ConfigError(problems), file=sys.stderr)
             return 2
@@ -96,7 +110,7 @@ class _Command:
                 parser.error(f"--package: no node {arguments.package!r}{did_you_mean(arguments.package, options)}")
             print(_shown(opened.config, arguments.package, arguments.resolve), end="")
             return 0
-        argv = [forced.get(word, word) for word in argv]
+        argv = [forced.get(word, word) for word in argv if word not in empty]
         if arguments.multirun:
             return self._sweep(argv)
         self._hydra(argv, lambda config: self._single(composed))
@@ -147,6 +161,16 @@ class _Command:
             if end.code:
                 raise RunError(f"the run ended with exit code {end.code}") from end
         return None
+
+
+def is_sweep(argv: list[str]) -> bool:
+    return any(word in SWEEP for word in argv)
+
+
+def _module(task: Task) -> str:
+    """The name behind `python -m`; a task that is run as a script only knows its file."""
+    spec = getattr(task, "__globals__", {}).get("__spec__")
+    return spec.name if spec else Path(sys.argv[0]).name
 
 
 def _shown(config: DictConfig, node: str | None, resolve: bool) -> str:

@@ -132,9 +132,9 @@ def run_folder(config: DictConfig) -> str:
     """The folder of a training run that failed; empty if it was refused before there was one."""
     from vlm.training.folder import run_id  # only after a failure: every command imports this module
 
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    plain.pop("hydra", None)
-    if "paths" not in plain or "name" not in plain:
+    if "paths" not in config or "name" not in config:
         return ""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain: Any = OmegaConf.to_container(own, resolve=True)
     folder = Path(plain["paths"]["runs"], plain["name"], run_id(plain))
     return str(folder) if folder.is_dir() else ""

@@ -153,8 +153,8 @@ class Composer:
         for line in lines:
             if line.override.is_sweep_override():
                 problems.append(line.problem("several values; add -m to sweep over them, or write [a,b] for a list"))
-            elif line.options and self.defaults.get(line.key, "") is None and line.override.value() is None:
-                continue  # a group that may stay empty, such as experiment
+            elif self.leaves_empty(line):
+                continue
             elif wrong := _wrong_choices(line):
                 problems += [line.problem(message) for message in wrong.values()]
                 chosen += [f"{line.key}={near}" for name in wrong for near in nearest(name, line.options)]
@@ -169,9 +169,14 @@ class Composer:
                 chosen.append(f"{group}={options[0]}")
         return chosen, problems
 
+    def leaves_empty(self, line: Line) -> bool:
+        """`experiment=null`: nothing for a group that may stay empty; Hydra has no word for it."""
+        may = bool(line.options) and line.key in self.defaults and self.defaults[line.key] is None
+        return may and not line.override.is_sweep_override() and line.override.value() is None
+
     def _wrong_inside(self, line: Line) -> Iterator[Problem]:
         """Choices that a chosen file makes for other groups, and that these do not have."""
-        if not line.options or line.override.is_delete() or line.override.is_sweep_override():
+        if not line.options or line.override.is_sweep_override() or line.override.value() is None:
             return
         name = f"{line.key}/{line.override.value()}.yaml"
         if not (config_dir() / name).is_file():
@@ -197,18 +202,10 @@ class Composer:
                     problems.append(Problem(text, message, COMMAND_LINE))
                     continue
             lines.append(self.lines[text])
-            key = lines[-1].key
-            if key.startswith(("hydra.mode", "hydra.sweeper")):
-                problems.append(lines[-1].problem("a sweep is started with -m and key=a,b"))
-            elif lines[-1].for_hydra and not key.startswith(("hydra/launcher", "hydra.launcher.")):
-                problems.append(lines[-1].problem("of Hydra's own settings only hydra/launcher can be chosen here"))
-        chosen = any(line.key == "hydra/launcher" for line in lines)
-        problems += [
-            line.problem("belongs to a launcher; choose it too, for example hydra/launcher=joblib")
-            for line in lines
-            if line.key.startswith("hydra.launcher.") and not chosen
-        ]
-        return lines, problems
+        launcher = any(line.key == "hydra/launcher" for line in lines)
+        refused = [(line, _not_ours(line, launcher)) for line in lines]
+        problems += [line.problem(message) for line, message in refused if message]
+        return [line for line, message in refused if not message], problems
 
     def _line(self, text: str) -> Line:
         override = self.parser.parse_overrides([text])[0]  # unlike parse_override, this knows how to expand glob(*)
@@ -229,6 +226,8 @@ class Composer:
                 problems.append(line.problem("this kind of sweep needs another sweeper; write values as a,b,c"))
             else:
                 values[name] = [f"{name}={value}" for value in line.override.sweep_string_iterator()]
+                if line.options and f"{name}=null" in values[name]:
+                    problems.append(line.problem("null is no choice to sweep over; start that run by itself"))
                 if not values[name]:
                     problems.append(line.problem(f"matches nothing; choices: {', '.join(line.options)}"))
         return combinations(values), problems
@@ -309,6 +308,17 @@ class Composer:
         except (OmegaConfBaseException, ValueError, TypeError) as error:
             return [first_line(error)]
         return []
+
+
+def _not_ours(line: Line, has_launcher: bool) -> str | None:
+    """Why a setting of Hydra's own is refused."""
+    if not line.for_hydra or line.key in ("hydra/launcher", "hydra.verbose"):
+        return None
+    if line.key.startswith(("hydra.mode", "hydra.sweeper")):
+        return "a sweep is started with -m and key=a,b"
+    if not line.key.startswith("hydra.launcher."):
+        return "of Hydra's own settings only hydra/launcher and hydra.verbose can be set here"
+    return None if has_launcher else "belongs to a launcher; choose it too, for example hydra/launcher=joblib"
 
 
 def _wrong_choices(line: Line) -> dict[str, str]:

@@ -81,7 +81,7 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
     if visual + text > llm.positions:
         room = llm.positions - visual
         shorter = f"llm.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
-        fewer = [change for change in _fewer(config, visual, llm.positions - text) if text < llm.positions]
+        fewer = list(_fewer(config, visual, llm.positions - text)) if text < llm.positions else []
         message = (
             f"{visual} visual tokens + {text} text tokens = {visual + text}, but llm has {llm.positions} positions; "
             f"choose {', '.join([shorter, *fewer])}, or an llm with at least {visual + text} positions"
@@ -101,7 +101,7 @@ def _fewer(config: Mapping[str, Any], visual: int, room: int) -> Iterator[str]:
         yield f"connector.repeat <= {room // each}"
     if "grid" in config["encoder"] and repeat <= room:
         yield f"encoder.grid <= {math.isqrt(room // repeat)}"
-    if "patch" in config["encoder"]:
+    if "patch" in config["encoder"] and repeat <= room:
         yield "a larger encoder.patch"
 
 

@@ -148,6 +148,30 @@ def test_cfg_job_resolves_and_shows_one_node(tmp_path: Path):
     assert "did you mean 'llm'?" in ended.stderr
 
 
+def test_cfg_job_shows_a_configuration_that_still_lacks_values(tmp_path: Path):
+    ended = run("experiments.train", "--cfg", "job", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert yaml.safe_load(ended.stdout)["phase"]["max_steps"] is None
+
+
+def test_the_usage_shows_only_flags_that_the_command_takes(tmp_path: Path):
+    ended = run("experiments.train", "--what", cwd=tmp_path)
+    assert "[group=choice] [key=value] [-m]" in ended.stderr
+    assert "--config" not in ended.stderr
+    assert "rerun" not in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path):
+    command = [sys.executable, "-m", "experiments.train", "--help"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.parametrize("flag", ["--hydra-help", "--info", "--version"])
 def test_hydras_own_answers_still_work(tmp_path: Path, flag: str):
     assert run("experiments.train", flag, cwd=tmp_path).returncode == 0
@@ -166,6 +190,19 @@ def test_a_task_ends_with_its_exit_code_and_one_message(task: Path, seed: int, c
     assert ended.returncode == code
     assert ended.stderr.strip() == message
     assert left_behind(task) == []
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_no_experiment_is_a_choice(task: Path, sweep: list[str]):
+    ended = run("task", *sweep, "experiment=null", "phase.max_steps=1", cwd=task)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "started 0\n"
+
+
+def test_an_empty_choice_among_others_is_refused(task: Path):
+    ended = run("task", "-m", "experiment=null,purevlm", "phase.max_steps=1", cwd=task)
+    assert ended.returncode == 2
+    assert "experiment: null is no choice to sweep over" in ended.stderr
 
 
 def test_an_unforeseen_error_shows_where_it_happened(task: Path):
@@ -190,8 +227,14 @@ def test_a_stop_on_request_ends_the_sweep_with_its_code(task: Path):
     assert re.findall(r"started (\d)", ended.stdout) == ["1", "4"]
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m"]])
-def test_control_c_before_anything_was_saved_ends_with_a_message(task: Path, sweep: list[str]):
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ([], "stopped before there was anything to save; give the same command again"),
+        (["-m"], "the same command starts what is missing"),
+    ],
+)
+def test_control_c_before_anything_was_saved_ends_with_a_message(task: Path, sweep: list[str], words: str):
     command = [sys.executable, "task.py", *sweep, "experiment=purevlm", "seed=5"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=task, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
@@ -200,5 +243,5 @@ def test_control_c_before_anything_was_saved_ends_with_a_message(task: Path, swe
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "give the same command again to go on" in messages
+    assert words in messages
     assert "Traceback" not in messages

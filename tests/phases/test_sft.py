@@ -119,8 +119,9 @@ def test_a_path_that_no_parameter_bears_is_an_error(data, tmp_path):
 
 
 def test_a_weighted_term_that_no_part_reports_is_an_error(data, tmp_path):
-    with pytest.raises(RunError, match=r"phase\.aux\.reconstruktion"):
-        train(composed(data, tmp_path, *CAPTIONS, "phase.max_steps=1", "phase.aux.reconstruktion=0.1"))
+    words = ["encoder=bilinear", "encoder.degree2=0", "phase.max_steps=1", "phase.aux.reconstruction=0.1"]
+    with pytest.raises(RunError, match=r"phase\.aux\.reconstruction"):
+        train(composed(data, tmp_path, *CAPTIONS, *words))
 
 
 def test_only_answers_carry_loss_unless_all_text_is_asked_for(data, tmp_path):

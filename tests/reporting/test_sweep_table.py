@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from experiments.sweep import sweep_id
+from experiments.sweep import run_folder, show, sweep_id
+from vlm.training.folder import run_id
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -90,3 +92,21 @@ def test_jobs_see_the_group_of_their_sweep_or_the_one_that_was_chosen(sweep):
 def test_a_single_run_has_no_group_and_no_table(sweep):
     done = sweep("seed=1")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "group None", "")
+
+
+def test_a_long_error_is_cut_and_told_once(capsys):
+    error = "a reason of many words " * 20
+    show([{"overrides": [f"seed={seed}"], "state": "failed", "error": error} for seed in (1, 2)])
+    table = " ".join(capsys.readouterr().err.split())
+    assert table.count("…") == 1
+    assert "failed: as above" in table
+
+
+def test_a_job_that_failed_shows_the_folder_that_it_left(tmp_path):
+    config = OmegaConf.create(
+        {"name": "x", "seed": 1, "paths": {"runs": str(tmp_path)}, "hydra": {"job": "${nowhere}"}}
+    )
+    assert run_folder(config) == ""
+    plain = {"name": "x", "seed": 1}
+    (tmp_path / "x" / run_id(plain)).mkdir(parents=True)
+    assert run_folder(config) == str(tmp_path / "x" / run_id(plain))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -17,9 +17,6 @@ from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.ranges import PositiveInt
 from vlm.contracts.settings import STRICT, Paths
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 READERS = "data_prep.sets."  # the only place that a reader may come from
 Flag = Literal["noncommercial", "share_alike", "model_output", "no_media_rights", "credentialed"]
@@ -145,7 +142,7 @@ def _validated(kind: Any, node: dict[Any, Any], at: str) -> tuple[Any, list[Prob
         return None, [_problem(kind, fault, at) for fault in error.errors(include_url=False)]
 
 
-def _problem(kind: Any, fault: ErrorDetails, at: str) -> Problem:
+def _problem(kind: Any, fault: Mapping[str, Any], at: str) -> Problem:
     message = fault["msg"]
     if fault["type"] == "unexpected_keyword_argument":
         for step in fault["loc"][:-1]:

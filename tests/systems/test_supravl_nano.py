@@ -148,7 +148,7 @@ def test_the_first_loss_is_that_of_a_uniform_guess(batch):
 
 @pytest.fixture
 def learner():
-    """A model with a tokenizer, and sixteen rows that pair a smooth picture with random words."""
+    """A model with a tokenizer, and sixteen rows of eleven random words and an end, each with a smooth picture."""
     torch.manual_seed(0)
     model = vlm.build_model(EXPERIMENT)
     words = [f"w{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(120)]
@@ -156,7 +156,7 @@ def learner():
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(16, 3, 4, 4, generator=generator)
     views = torch.nn.functional.interpolate(coarse, size=(112, 112), mode="bicubic")
-    texts = [" ".join(words[i] for i in torch.randint(0, 120, (5,), generator=generator)) for _ in range(16)]
+    texts = [" ".join(words[i] for i in torch.randint(0, 120, (11,), generator=generator)) for _ in range(16)]
     rows = []
     for number, text in enumerate(texts):
         row = model.processor.row([Turn("user", (0,)), Turn("assistant", (text,))], [1], False, None)

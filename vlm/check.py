@@ -129,7 +129,9 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
         for name, weight in phase["aux"].items():
             if weight is not None and name not in reported:
                 near = did_you_mean(name, reported)
-                message = f"no part reports this term{near or ';'} reported: {', '.join(reported) or 'none'} (null = off)"
+                message = (
+                    f"no part reports this term{near or ';'} reported: {', '.join(reported) or 'none'} (null = off)"
+                )
                 yield Problem(f"phase.aux.{name}", message)
     if sound("phase.optimizer.clip_each"):
         yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"])

@@ -287,3 +287,16 @@ def test_resuming_what_does_not_fit_is_refused_before_a_folder_exists(data, whol
     with pytest.raises(InputError, match=message):
         train(data, tmp_path / "runs", *words, f"resume={whole}")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_cannot_be_written_is_told_and_the_run_goes_on_later(data, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vlm.training.weights.save_file", full)
+    with pytest.raises(RunError, match=r"model cannot be written.*free some space"):
+        train(data, tmp_path, "phase.max_steps=3")
+    monkeypatch.undo()
+    folder = train(data, tmp_path, "phase.max_steps=3")
+    assert status(folder)["state"] == "finished"
+    assert rows(folder)[0]["data/cut"] == rows(folder)[0]["data/skipped"] == 0

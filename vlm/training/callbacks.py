@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import resource
 import signal
 import sys
@@ -92,6 +93,8 @@ class Recorder(Callback):
             "perf/tokens_per_s": self.since["tokens"] / seconds,
             "perf/data_wait": self.since["wait"] / seconds,
             "perf/memory_gb": _memory_gb(),
+            "data/skipped": self.skipped,
+            "data/cut": self.cut,
         }
         self.write(trainer.global_step, row)
         self.since = {"samples": 0, "tokens": 0, "wait": 0.0}
@@ -123,16 +126,17 @@ class Recorder(Callback):
     def note(self, step: int, row: dict[str, float]) -> None:
         """Into status.json: the newest value of each metric, the best loss, and whether pictures are used."""
         best = self.folder.status.get("best")
-        if "val/loss" in row and (best is None or row["val/loss"] < best["value"]):
-            best = {"metric": "val/loss", "value": row["val/loss"], "step": step}
+        loss = row.get("val/loss", math.inf)
+        if math.isfinite(loss) and (best is None or loss < best["value"]):
+            best = {"metric": "val/loss", "value": loss, "step": step}
         metrics = {**self.folder.status.get("metrics", {}), **row}
-        warnings = [warning for warning in self.folder.status.get("warnings", []) if not warning.startswith(BLIND)]
-        if "val/vision_gain" in metrics:
-            gain, error = metrics["val/vision_gain"], metrics["val/vision_gain_se"]
+        warnings = self.folder.status.get("warnings", [])
+        if "val/vision_gain" in row:
+            warnings = [warning for warning in warnings if not warning.startswith(BLIND)]
+            gain, error = row["val/vision_gain"], row["val/vision_gain_se"]
             if not gain - 1.96 * error > 0:
                 warnings.append(f"{BLIND}: vision gain {gain:.4f} ± {error:.4f} nats a token is not above zero")
-                if "val/vision_gain" in row:
-                    log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
+                log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         self.folder.update(step=step, best=best, metrics=metrics, warnings=warnings)
 
     def write(self, step: int, row: dict[str, float]) -> None:

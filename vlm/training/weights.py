@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.parts import PARTS
 from vlm.models.vlm import VLM
 
@@ -38,7 +38,17 @@ def own_tensors(part: nn.Module) -> dict[str, Tensor]:
 
 
 def save_model(model: VLM, folder: Path) -> None:
-    """config.json, a file a part, tokenizer.json: enough to run elsewhere. Written aside and moved into place."""
+    """config.json, a file a part, tokenizer.json: enough to run elsewhere. Written aside and moved into place.
+
+    Raises: RunError if it cannot be written; an older model stays.
+    """
+    try:
+        _save_model(model, folder)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder} cannot be written: {error}; free some space or fix its permissions") from error
+
+
+def _save_model(model: VLM, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.part")
     aside.mkdir(parents=True, exist_ok=True)
     for name in PARTS:

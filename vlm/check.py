@@ -110,6 +110,12 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
         yield from _part_names("weights", config["weights"])
     if sound("data.train") and not any(config["data"]["train"].values()):
         yield Problem("data.train", "no training set is left; name one, for example data=mnist")
+    for use in ("train", "validate", "test"):
+        if sound(f"data.{use}"):
+            yield from _sets(f"data.{use}", config["data"][use], shares=use == "train")
+    if sound("data.locality") and (near := config["data"]["locality"]) and near["window_mb"] < near["block_mb"]:
+        message = f"{near['window_mb']} is smaller than block_mb ({near['block_mb']}); a window holds whole blocks"
+        yield Problem("data.locality.window_mb", message)
     phase = config.get("phase")
     if not isinstance(phase, dict):
         return
@@ -135,6 +141,24 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
                 yield Problem(f"phase.aux.{name}", message)
     if sound("phase.optimizer.clip_each"):
         yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"])
+
+
+def _sets(key: str, uses: Mapping[str, Any], shares: bool) -> Iterator[Problem]:
+    """Where sets lie, and how much is read of each."""
+    used = {join(key, name): use for name, use in uses.items() if use is not None}
+    for at, use in used.items():
+        if (use.get("split") is None) == (use.get("stream") is None):
+            yield Problem(at, "give either `split` (of a prepared set) or `stream` (an address of shards)")
+        if use.get("stream") is not None and use.get("rows") is None:
+            yield Problem(f"{at}.rows", "a stream does not tell its length; give [first, end], for example [0, 100000]")
+        if use.get("share") is not None and not shares:
+            yield Problem(f"{at}.share", "only training sets are mixed; leave it out")
+        if use.get("share") is not None and "weight" in use:
+            yield Problem(f"{at}.share", "a set has a weight or a share of all rows, not both; leave one out")
+    asked = [use["share"] for use in used.values() if use.get("share") is not None]
+    if shares and asked and (sum(asked) >= 1 if len(asked) < len(used) else abs(sum(asked) - 1) > 1e-6):
+        needed = "below 1, to leave room for the other sets" if len(asked) < len(used) else "1"
+        yield Problem(key, f"the shares sum to {sum(asked):g}, but must sum to {needed}")
 
 
 def _has(config: Any, key: str) -> bool:

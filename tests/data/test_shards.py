@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from webdataset.compat import WebDataset
 
 from data_prep.shard import ShardWriter, write_sealed
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Turn
 from vlm.data.canonical import FORMAT, INDEX_DTYPE, Record, from_json, to_json
 from vlm.data.shards import RowError, ShardSet
@@ -263,11 +265,103 @@ def test_a_damaged_index_is_refused_with_the_way_out(directory: Path, at: int, j
 
 @pytest.mark.parametrize(("field", "value"), [("shard", 99), ("offset", 2**63), ("span", 2**31), ("json_off", 2**31)])
 def test_an_index_row_that_points_nowhere_is_a_malformed_row(directory: Path, field: str, value: int) -> None:
-    rows = np.load(directory / "index.npy")
-    rows[field][1] = value
-    np.save(directory / "index.npy", rows)
+    change_index(directory, field, 1, value)
     with pytest.raises(RowError, match=r"row_malformed: demo/train row 1 .*make data SOURCE=demo"):
         ShardSet(directory)[1]
+
+
+def change_index(directory: Path, field: str, row: int, value: int, checksum: bool = True) -> None:
+    path, manifest = directory / "index.npy", json.loads((directory / "manifest.json").read_text())
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    rows = np.load(path)
+    rows[field][row] = value
+    np.save(path, rows)
+    manifest["index"] = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not checksum:
+        manifest["index"]["sha256"] = before
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_index_that_differs_from_its_checksum_is_refused(directory: Path) -> None:
+    change_index(directory, "pixels", 1, 7, checksum=False)
+    with pytest.raises(InputError, match=r"index.npy is not the index that belongs to this manifest.*SOURCE=demo"):
+        ShardSet(directory)
+
+
+@pytest.mark.parametrize(("field", "row"), [("offset", 0), ("shard", -1), ("span", -1)])
+def test_a_large_index_of_other_shards_is_told_by_its_ends(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, field: str, row: int
+) -> None:
+    monkeypatch.setattr("vlm.data.shards.HASHED", 0)
+    assert len(ShardSet(directory)) == 4
+    change_index(directory, field, row, 512)
+    with pytest.raises(InputError, match="is not the index that belongs to this manifest"):
+        ShardSet(directory)
+
+
+def test_a_row_of_another_set_or_number_does_not_belong_there(directory: Path) -> None:
+    rows = np.load(directory / "index.npy")
+    for field in rows.dtype.names:
+        change_index(directory, field, 2, int(rows[field][3]))
+    with pytest.raises(RowError, match=r"row_malformed: demo/train row 2 .*: demo/train demo-0000000003 lies there"):
+        ShardSet(directory)[2]
+    for path in directory.glob("*.tar"):
+        path.write_bytes(path.read_bytes().replace(b'"split":"train"', b'"split":"brain"'))
+    with pytest.raises(RowError, match="demo/brain demo-0000000000 lies there; index and shards do not belong"):
+        ShardSet(directory)[0]
+
+
+def test_the_index_tells_what_a_row_costs_without_reading_it(directory: Path) -> None:
+    shards = ShardSet(directory)
+    record, _ = shards.read(1)
+    for path in directory.glob("*.tar"):
+        path.unlink()
+    assert shards.costs(1) == (len(to_json(record)), 2, 12)
+    assert shards.costs(3)[1:] == (0, 0)
+    with pytest.raises(IndexError, match="there is no row 4"):
+        shards.costs(4)
+
+
+def test_a_shard_that_goes_missing_while_running_stops_the_run_with_its_name(directory: Path) -> None:
+    shards = ShardSet(directory)
+    assert shards[0].key == "demo-0000000000"
+    for path in directory.glob("*.tar"):
+        path.unlink()
+    shards.close()
+    with pytest.raises(RunError, match=r"shard-000000.tar cannot be read any more .No such file.*same command"):
+        shards[0]
+
+
+def test_a_shard_that_is_cut_while_running_loses_the_rows_behind_the_cut_only(directory: Path) -> None:
+    shards = ShardSet(directory)
+    entry = np.load(directory / "index.npy")[1]
+    os.truncate(directory / shards.manifest["shards"][entry["shard"]]["name"], int(entry["offset"]) + 700)
+    with pytest.raises(RowError, match=r"row_malformed: .*the shard ends after 700 of"):
+        shards[1]
+
+
+def test_members_in_another_order_than_their_record_says_are_found(directory: Path) -> None:
+    for path in directory.glob("*.tar"):
+        data = path.read_bytes()
+        swapped = data.replace(b"0001.00.png", b"0001.xx.png").replace(b"0001.01.png", b"0001.00.png")
+        path.write_bytes(swapped.replace(b"0001.xx.png", b"0001.01.png"))
+    shards = ShardSet(directory)
+    with pytest.raises(RowError, match=r"media_missing: .*found member 'demo-0000000001.01.png' in place of 00.png"):
+        shards[1]
+    assert shards[0].key == "demo-0000000000"
+
+
+def test_only_so_many_files_are_open_at_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm.data.files.OPEN", 2)
+    shards, before = ShardSet(directory), len(os.listdir("/proc/self/fd"))
+    assert [shards[row].key for row in (0, 1, 2, 3, 0)] == [f"demo-000000000{row}" for row in (0, 1, 2, 3, 0)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_reading_a_large_index_at_random_does_not_make_the_process_grow(tmp_path: Path) -> None:
+    grown = int(subprocess.run([sys.executable, "-m", "benchmarks.index", "1000000", str(tmp_path), "--growth"],
+                               check=True, capture_output=True, text=True, timeout=120).stdout)  # fmt: skip
+    assert grown < 15 * 2**20  # a mapped index would grow by 34 MiB
 
 
 def test_a_split_or_set_that_is_not_there_is_told_with_those_that_are(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prepared sets, read row by row: one positioned read of the tar per sample, found through a memory-mapped index."""
+"""Prepared sets, read row by row: one positioned read of the tar per sample, found through a binary index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ import numpy as np
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample
 from vlm.data.canonical import BLOCK, INDEX_DTYPE, Record, from_json, to_sample
+from vlm.data.files import Files
 from vlm.data.manifest import again, read_manifest
+
+INDEX = "index.npy"
+HASHED = 64 * 2**20  # bytes of an index that is compared with its checksum at opening: a tenth of a second
 
 
 class RowError(InputError):
@@ -36,6 +40,9 @@ class ShardSet:
     """A prepared split, `<set>/<split>/` with manifest.json, index.npy and shard-*.tar, as a sequence of samples.
 
     Files are opened at the first read in each process, so it can be sent to data workers before or after that.
+    A row's own checks find damage to its place, its record and its media; a letter that changed inside of a text is
+    found by the checksums of whole shards only (`data_prep.verify`).
+
     Raises: InputError if the directory is unfinished, empty, or does not agree with its manifest.
     """
 
@@ -45,8 +52,10 @@ class ShardSet:
         self.manifest: dict[str, Any] = read_manifest(self.directory) if manifest is None else manifest
         self.set: str = self.manifest["set"]
         self.split: str = self.manifest["split"]
+        self._files = Files(self.directory)
         self._check_sizes()
-        self._files: dict[int, int] = {}
+        self._data_offset = self._check_header()
+        self._check_index()
 
     def __len__(self) -> int:
         return self.manifest["counts"]["samples_out"]
@@ -60,21 +69,34 @@ class ShardSet:
         """The stored record and the bytes of its media. Raises: as `[row]`."""
         if not 0 <= row < len(self):
             raise IndexError(f"{self.set}/{self.split} has {len(self)} rows; there is no row {row}")
-        entry = self._index[row]
-        shard, offset, span = int(entry["shard"]), int(entry["offset"]), int(entry["span"])
+        shard, offset, span, json_offset, json_size, *_ = self._entry(row)
         shards = self.manifest["shards"]
         if shard >= len(shards) or offset + span > shards[shard]["bytes"]:
             detail = f"the index points at bytes {offset} to {offset + span} of shard {shard}, which are not there"
             raise self._fault(row, "row_malformed", detail)
-        block = os.pread(self._file(shard), span, offset)
+        block = self._files.read(shards[shard]["name"], offset, span)
         if len(block) != span:
             raise self._fault(row, "row_malformed", f"the shard ends after {len(block)} of {span} bytes")
-        start = int(entry["json_off"])
         try:
-            record = from_json(block[start : start + int(entry["json_len"])])
+            record = from_json(block[json_offset : json_offset + json_size])
         except ValueError as error:
             raise self._fault(row, "row_malformed", str(error)) from error
-        return record, self._payloads(row, record, block, start + _padded(int(entry["json_len"])))
+        if (record.set, record.split, record.key) != (self.set, self.split, key_of(self.set, row)):
+            found = f"{record.set}/{record.split} {record.key}"
+            raise self._fault(row, "row_malformed", f"{found} lies there; index and shards do not belong together")
+        return record, self._payloads(row, record, block, json_offset + _padded(json_size))
+
+    def costs(self, row: int) -> tuple[int, int, int]:
+        """Bytes of the record, number of media and their pixels together, from the index: no sample is read."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.set}/{self.split} has {len(self)} rows; there is no row {row}")
+        *_, json_size, _tokens, _frames, media, pixels = self._entry(row)
+        return json_size, media, pixels
+
+    @property
+    def row_bytes(self) -> float:
+        """Mean size of a row in its shard."""
+        return sum(shard["bytes"] for shard in self.manifest["shards"]) / len(self)
 
     def _payloads(self, row: int, record: Record, block: bytes, position: int) -> list[bytes]:
         payloads: list[bytes] = []
@@ -100,36 +122,23 @@ class ShardSet:
         return " AND ".join(sorted(self.manifest["license"]["counts"]))
 
     def close(self) -> None:
-        """Closes the shards; the next read opens them again."""
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
+        """Closes the files; the next read opens them again."""
+        self._files.close()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A process opens its own files; the index is mapped again, not copied.
-        return {k: v for k, v in self.__dict__.items() if k != "_index"} | {"_files": {}}
-
-    @cached_property
-    def _index(self) -> np.ndarray:
-        return np.load(self.directory / "index.npy", mmap_mode="r")
-
-    def _file(self, shard: int) -> int:
-        # Sharing a file after a fork is harmless: a positioned read moves no common offset.
-        if shard not in self._files:
-            self._files[shard] = os.open(self.directory / self.manifest["shards"][shard]["name"], os.O_RDONLY)
-        return self._files[shard]
+    def _entry(self, row: int) -> tuple[int, ...]:
+        """The index row, in the order of INDEX_DTYPE."""
+        data = self._files.read(INDEX, self._data_offset + row * INDEX_DTYPE.itemsize, INDEX_DTYPE.itemsize)
+        if len(data) != INDEX_DTYPE.itemsize:
+            raise self._fault(row, "row_malformed", "the index ends before it")
+        return np.frombuffer(data, INDEX_DTYPE)[0].item()
 
     def _fault(self, row: int, reason: str, detail: str) -> RowError:
         detail = f"{detail}; {again(self.directory)}"
-        return RowError(f"{self.set}/{self.split}", f"{self.set}-{row:010d}", row, reason, detail)
+        return RowError(f"{self.set}/{self.split}", key_of(self.set, row), row, reason, detail)
 
     def _check_sizes(self) -> None:
         """Compares the files' sizes with the manifest: a copy that broke off is found before training starts."""
-        expected = {"index.npy": self.manifest["index"]["bytes"]}
+        expected = {INDEX: self.manifest["index"]["bytes"]}
         expected |= {shard["name"]: shard["bytes"] for shard in self.manifest["shards"]}
         for name, size in expected.items():
             path = self.directory / name
@@ -137,17 +146,40 @@ class ShardSet:
             if found != size:
                 what = "is missing" if found is None else f"has {found} bytes"
                 raise InputError(f"{path} {what} but the manifest says {size}; {again(self.directory)}")
-        path = self.directory / "index.npy"
+
+    def _check_header(self) -> int:
+        """Returns: where the index's rows begin in its file."""
+        path = self.directory / INDEX
         try:
-            dtype, shape = self._index.dtype, self._index.shape
+            index = np.load(path, mmap_mode="r")  # the header is read, and no row
         except (ValueError, TypeError, OverflowError, SyntaxError, TokenError, EOFError) as error:  # by NumPy's header
             raise InputError(f"{path} is not an index ({error}); {again(self.directory)}") from error
-        if dtype != INDEX_DTYPE or shape != (len(self),):
-            rows = shape[0] if len(shape) == 1 else shape
+        if index.dtype != INDEX_DTYPE or index.shape != (len(self),):
+            rows = index.shape[0] if len(index.shape) == 1 else index.shape
             raise InputError(
-                f"{path} lists {rows} rows of {dtype.itemsize} bytes but the manifest says {len(self)} of "
+                f"{path} lists {rows} rows of {index.dtype.itemsize} bytes but the manifest says {len(self)} of "
                 f"{INDEX_DTYPE.itemsize}; {again(self.directory)}"
             )
+        return index.offset
+
+    def _check_index(self) -> None:
+        """An index of other shards may have the right size; its checksum, or its ends if it is large, tell."""
+        path, entry = self.directory / INDEX, self.manifest["index"]
+        if "sha256" in entry and entry["bytes"] <= HASHED:
+            with path.open("rb") as stream:
+                fits = hashlib.file_digest(stream, "sha256").hexdigest() == entry["sha256"]
+        else:
+            shards = self.manifest["shards"]
+            shard, offset, span, *_ = self._entry(len(self) - 1)
+            fits = self._entry(0)[:2] == (0, 0) and shard == len(shards) - 1
+            fits = fits and offset + span + 2 * BLOCK == shards[shard]["bytes"]  # two empty blocks end an archive
+        if not fits:
+            raise InputError(f"{path} is not the index that belongs to this manifest; {again(self.directory)}")
+
+
+def key_of(set: str, row: int) -> str:
+    """The name of a kept sample."""
+    return f"{set}-{row:010d}"
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,83 +10,146 @@ from typing import Any
 
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample
-from vlm.contracts.settings import DataSettings, SetUse
+from vlm.contracts.settings import DataSettings, LocalitySettings, SetUse
+from vlm.data.order import Mix, Source, quotas
 from vlm.data.shards import ShardSet
+from vlm.data.stream import PROMISES, StreamSet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows start .. stop-1 of a prepared set."""
+    """Rows start .. stop-1 of a set. weight, share: as in `SetUse`."""
 
     name: str
-    shards: ShardSet
+    shards: ShardSet | StreamSet
     start: int
     stop: int
+    weight: float = 1.0
+    share: float | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __getitem__(self, row: int) -> Sample:
+        """Raises: as the set itself."""
         return self.shards[self.start + row]
 
+    def costs(self, row: int) -> tuple[int, int, int] | None:
+        """Bytes of the record, number of media, pixels; None if only reading the row would tell."""
+        return self.shards.costs(self.start + row)
 
-def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> tuple[list[Slice], list[float]]:
-    """Slices and weights of `train`, `validate` or `test`; a set that is null is left out.
+
+def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> list[Slice]:
+    """Slices of `train`, `validate` or `test`; a set that is null is left out.
 
     Raises: InputError for a set that is not there (with the command that gets it) or rows that it does not have.
     """
-    slices, weights = [], []
+    slices = []
     for name, use in uses.items():
         if use is None:
             continue
-        shards = ShardSet(Path(root) / name / use.split)
+        shards = _open(root, name, use)
         start, stop = use.rows or (0, len(shards))
         if not 0 <= start < stop <= len(shards):
             raise InputError(
-                f"data: {name}/{use.split} has {len(shards)} rows, but rows {start} to {stop} are asked for; set "
-                f"data.<use>.{name}.rows to a range within it, or to null for all"
+                f"data: {name} has {len(shards)} rows, but rows {start} to {stop} are asked for; set "
+                f"data.<use>.{name}.rows to a range within it, or to null for all of a prepared set"
             )
-        slices.append(Slice(name, shards, start, stop))
-        weights.append(use.weight)
-    return slices, weights
+        slices.append(Slice(name, shards, start, stop, use.weight, use.share))
+    return slices
+
+
+def _open(root: str, name: str, use: SetUse) -> ShardSet | StreamSet:
+    if use.stream is None and use.split is not None:
+        return ShardSet(Path(root) / name / use.split)
+    if use.stream is not None and use.split is None and use.rows is not None:
+        return StreamSet(name, use.stream, use.rows[1])
+    raise InputError(f"data: {name} needs either `split`, or `stream` and `rows`")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """All that a run reads. slices: by use, `train`, `validate`, `test`; weights: of the training slices.
-
-    record: what data.json says about them.
-    """
+    """All that a run reads. slices: by use, `train`, `validate`, `test`.   record: what data.json says about them."""
 
     slices: dict[str, list[Slice]]
-    weights: list[float]
     record: dict[str, Any]
 
 
 def open_all(root: str, settings: DataSettings) -> Opened:
-    """Raises: InputError as `open_slices`."""
-    train, weights = open_slices(root, settings.train)
-    slices = {"train": train}
-    slices["validate"], _ = open_slices(root, settings.validate)
-    slices["test"], _ = open_slices(root, settings.test)
-    return Opened(slices, weights, describe(slices))
+    """Raises: InputError as `open_slices`, and for two training sets that are two preparations of one."""
+    slices = {
+        "train": open_slices(root, settings.train),
+        "validate": open_slices(root, settings.validate),
+        "test": open_slices(root, settings.test),
+    }
+    _refuse_doubles(slices["train"])
+    opened = [part for parts in slices.values() for part in parts]
+    if streams := sorted({part.name for part in opened if isinstance(part.shards, StreamSet)}):
+        log.warning("read as a stream: %s; what that cannot promise: %s", ", ".join(streams), PROMISES)
+    return Opened(slices, describe(slices))
+
+
+def _refuse_doubles(slices: Sequence[Slice]) -> None:
+    """Two directories of one set and split hold equal keys for rows that may differ; nothing could tell them apart."""
+    seen: dict[tuple[str, str], Path] = {}
+    for shards in (part.shards for part in slices if isinstance(part.shards, ShardSet)):
+        other = seen.setdefault((shards.set, shards.split), shards.directory)
+        if other.resolve() != shards.directory.resolve():
+            raise InputError(
+                f"{other} and {shards.directory} are both {shards.set}/{shards.split}: their rows have the same keys; "
+                "train on one of them, or prepare the other under a name of its own"
+            )
+
+
+def training_mix(data: Opened, settings: DataSettings, seed: int) -> Mix:
+    """The order of training: its sets by their shares or weights.
+
+    Raises: InputError if the shares leave no place for the other sets, or do not fill all.
+    """
+    slices = data.slices["train"]
+    shares = [part.share for part in slices]
+    asked = sum(share for share in shares if share is not None)
+    if asked >= 1 if None in shares else abs(asked - 1) > 1e-6:
+        needed = "below 1, to leave room for the sets without one" if None in shares else "1"
+        raise InputError(f"data.train: the shares sum to {asked:g}, but must sum to {needed}; change them")
+    rows = [len(part) for part in slices]
+    places = quotas(rows, [part.weight for part in slices], shares)
+    sources = [
+        Source(count, quota, _windows(part, settings.locality), in_order=isinstance(part.shards, StreamSet))
+        for part, count, quota in zip(slices, rows, places, strict=True)
+    ]
+    return Mix(sources, seed, settings.shuffle)
+
+
+def one_after_the_other(slices: Sequence[Slice]) -> Mix:
+    """Every row once, in file order, set by set: for validation and test."""
+    return Mix([Source(len(part), len(part)) for part in slices], seed=0, shuffle=False, interleave=False)
+
+
+def _windows(part: Slice, locality: LocalitySettings | None) -> tuple[int, int] | None:
+    """Rows of a block and blocks of a window, by the mean size of a row."""
+    if locality is None or isinstance(part.shards, StreamSet):
+        return None
+    rows = max(1, round(locality.block_mb * 2**20 / part.shards.row_bytes))
+    return rows, max(1, round(locality.window_mb / locality.block_mb))
 
 
 def describe(uses: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:
-    """What data.json says: folder, rows, licence and manifest of every set."""
+    """What data.json says of every set: its rows, and folder, licence and manifest or what a stream cannot promise."""
+    return {"sets": {use: {part.name: _entry(part) for part in slices} for use, slices in uses.items()}}
+
+
+def _entry(part: Slice) -> dict[str, Any]:
+    shards = part.shards
+    if isinstance(shards, StreamSet):
+        return {"address": shards.address, "rows": len(part), "promises": PROMISES, "license": None}
     return {
-        "sets": {
-            use: {
-                part.name: {
-                    "dir": str(part.shards.directory),
-                    "rows": len(part),
-                    "manifest_sha256": part.shards.manifest_sha256,
-                    "license": part.shards.license,
-                }
-                for part in slices
-            }
-            for use, slices in uses.items()
-        }
+        "dir": str(shards.directory),
+        "rows": len(part),
+        "manifest_sha256": shards.manifest_sha256,
+        "license": shards.license,
     }
 
 
@@ -103,14 +167,14 @@ def texts(slices: Sequence[Slice]) -> Iterator[str]:
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Sets whose manifest differs between two of `describe`'s records, as "train/mnist"."""
+    """Sets whose manifest or address differs between two of `describe`'s records, as "train/mnist"."""
 
-    def manifests(record: Mapping[str, Any]) -> dict[str, str]:
+    def identities(record: Mapping[str, Any]) -> dict[str, str]:
         return {
-            f"{use}/{name}": entry["manifest_sha256"]
+            f"{use}/{name}": entry.get("manifest_sha256") or entry["address"]
             for use, sets in record["sets"].items()
             for name, entry in sets.items()
         }
 
-    old, new = manifests(before), manifests(now)
+    old, new = identities(before), identities(now)
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

@@ -31,14 +31,17 @@ class LanguageModel(Protocol):
         self,
         embeds: Tensor,
         positions: Tensor,
-        mask: Tensor | None = None,
+        mask: Any = None,
         cache: Any = None,
-        keep: int | None = None,
+        keep: int | Tensor | None = None,
     ) -> Tensor:
-        """embeds [R, L, W] -> hidden [R, L, W]; mask bool [R, 1, L, L'] (True = may see), None = plain causal.
+        """embeds [R, L, W] -> hidden [R, L, W].
 
+        mask: None for plain causal; bool [R, 1, L, L'], True = may see; or how the segments of packed rows attend
+        (vlm.models.mask.Spans, made from the batch once and taken by vlm.models.attention.attend).
         cache: a transformers Cache whose length is added to L for the keys.
-        keep: only the last `keep` positions are asked for, [R, keep, W]; the last block may leave out the others.
+        keep: only the last `keep` positions are asked for, or those at `keep` [Q], which are the last ones of each
+        segment -> [R, Q, W]; the last block may leave out the others.
         """
         ...
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vlm.contracts.batch import IGNORE, Batch
 from vlm.contracts.fusion import Output
-from vlm.models.mask import attention_mask
+from vlm.models.attention import kept
+from vlm.models.mask import Spans, attention_mask
 
 
 class VLM(nn.Module):
@@ -28,15 +30,23 @@ class VLM(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         embeds, aux = self.fusion(batch, self.encoder, self.connector, self.llm)
-        # Positions before the first target (a prefix of pictures, mostly) are seen, but nothing is asked of them.
-        unasked = first_target(batch.labels) - 1
-        keep = batch.labels.shape[1] - unasked
-        hidden = self.llm(embeds, batch.positions, attention_mask(batch), keep=keep)
-        logp = self.llm.logp(hidden[:, :-1], batch.labels[:, unasked + 1 :])  # type: ignore[operator]
-        return Output(logp=nn.functional.pad(logp, (unasked, 0)), aux=aux)
+        mask = attention_mask(batch)
+        following = nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)  # what each position is to say
+        keep = asked(following != IGNORE, mask)
+        hidden = self.llm(embeds, batch.positions, mask, keep=keep)
+        logp = self.llm.logp(hidden, kept(following, keep))  # type: ignore[operator]
+        places = kept(torch.arange(following.shape[1], device=logp.device).unsqueeze(0), keep)[0]
+        whole = logp.new_zeros(following.shape).index_copy(1, places, logp)
+        return Output(logp=whole[:, :-1], aux=aux)
 
 
-def first_target(labels: Tensor) -> int:
-    """First position in any row of labels [R, L] that carries loss, at least 1; L - 1 if there is none."""
-    carries = (labels[:, 1:] != IGNORE).any(0)
-    return int(carries.int().argmax()) + 1 if bool(carries.any()) else labels.shape[1] - 1
+def asked(wanted: Tensor, mask: Spans | None) -> int | Tensor:
+    """wanted bool [R, L] -> which positions the language model is asked for, in the form of its `keep`.
+
+    What stands before the first wanted position, of all rows or of each segment of a packed row (pictures, mostly),
+    is seen, but nothing is asked of it. At least one position is asked for.
+    """
+    if mask is not None and len(wanted) == 1 and bool(wanted.any()):
+        return mask.from_first(wanted[0])
+    first = int(wanted.any(0).int().argmax())
+    return wanted.shape[1] - first if bool(wanted.any()) else 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vlm.contracts.errors import Mismatch
 from vlm.contracts.language import LanguageSpec
 from vlm.contracts.ranges import PositiveInt, Probability
+from vlm.models.attention import attend, dot_product, kept
 from vlm.models.llms.head import token_logp
+from vlm.models.mask import Spans
 
 
 class GPT2(nn.Module):
@@ -58,9 +59,9 @@ class GPT2(nn.Module):
         self,
         embeds: Tensor,
         positions: Tensor,
-        mask: Tensor | None = None,
+        mask: Tensor | Spans | None = None,
         cache: Any = None,
-        keep: int | None = None,
+        keep: int | Tensor | None = None,
     ) -> Tensor:
         hidden = embeds + self.pos_emb(positions)
         for block in self.blocks[:-1]:
@@ -86,23 +87,19 @@ class Block(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, mlp), nn.Linear(mlp, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any, keep: int | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | Spans | None, cache: Any, keep: int | Tensor | None = None
+    ) -> Tensor:
         x = self.ln1(hidden)
         width = x.shape[-1]
         k, v = nn.functional.linear(x, self.qkv.weight[width:]).chunk(2, -1)
-        if keep is not None:
-            hidden, x = hidden[:, -keep:], x[:, -keep:]
-            mask = None if mask is None else mask[:, :, -keep:]
+        hidden, x = kept(hidden, keep), kept(x, keep)
         q = nn.functional.linear(x, self.qkv.weight[:width])
         q, k, v = (rows.unflatten(-1, (self.heads, -1)).transpose(1, 2) for rows in (q, k, v))
         if cache is not None:
             k, v = cache.update(k, v, self.index)
-        queries, keys = q.shape[2], k.shape[2]
-        if mask is None and 1 < queries < keys:  # the last rows of a longer sequence: causal from its end on
-            mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-        plain = mask is None and queries > 1
-        seen = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain)
-        hidden = hidden + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
+        seen = attend(q, k, v, mask, dot_product, keep).flatten(2)
+        hidden = hidden + self.dropout(self.out(seen))
         return hidden + self.dropout(self.fc2(nn.functional.gelu(self.fc1(self.ln2(hidden)))))
 
 

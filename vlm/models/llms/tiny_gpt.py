@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from vlm.contracts.errors import Mismatch
 from vlm.contracts.language import LanguageSpec
 from vlm.contracts.ranges import PositiveInt
+from vlm.models.attention import attend, kept, lower_right
 from vlm.models.llms.head import token_logp
+from vlm.models.mask import Spans
 
 INIT_STD = 0.08  # published
 PROBABILITY_FLOOR = 1e-10  # the published loss is -log(p + 1e-10)
@@ -71,9 +73,9 @@ class TinyGPT(nn.Module):
         self,
         embeds: Tensor,
         positions: Tensor,
-        mask: Tensor | None = None,
+        mask: Tensor | Spans | None = None,
         cache: Any = None,
-        keep: int | None = None,
+        keep: int | Tensor | None = None,
     ) -> Tensor:
         hidden = self.norm(embeds + nn.functional.embedding(positions, self.wpe))
         for layer in self.layers[:-1]:
@@ -97,18 +99,21 @@ class TinyBlock(nn.Module):
         self.wv, self.wo = _table(width, width), _table(width, width)
         self.mlp_fc1, self.mlp_fc2 = _table(mlp, width), _table(width, mlp)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, cache: Any, keep: int | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | Spans | None, cache: Any, keep: int | Tensor | None = None
+    ) -> Tensor:
         x = self.norm(hidden)
         k, v = self._split(x @ self.wk.T), self._split(x @ self.wv.T)
-        if keep is not None:
-            hidden, x = hidden[:, -keep:], x[:, -keep:]
-            mask = None if mask is None else mask[:, :, -keep:]
+        hidden, x = kept(hidden, keep), kept(x, keep)
         q = self._split(x @ self.wq.T)
         if cache is not None:
             k, v = cache.update(k, v, self.index)
-        seen = (_scores(q, k, self.tensor_product, mask) @ v).transpose(1, 2).flatten(2)
+        seen = attend(q, k, v, mask, self._attention, keep).flatten(2)
         hidden = hidden + seen @ self.wo.T
         return hidden + (self.norm(hidden) @ self.mlp_fc1.T).relu() @ self.mlp_fc2.T
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return _scores(q, k, self.tensor_product, mask) @ v
 
     def _split(self, rows: Tensor) -> Tensor:
         return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -147,8 +152,7 @@ def _scores(q: Tensor, k: Tensor, tensor_product: bool, mask: Tensor | None) -> 
     else:
         scores = (q / width**0.5) @ k.mT
     if mask is None:
-        queries, keys = scores.shape[-2:]
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+        mask = lower_right(scores.shape[-2], scores.shape[-1], q.device)
     hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, float("-inf"))
     return (scores + hidden).softmax(-1)
 

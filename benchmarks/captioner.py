@@ -5,13 +5,12 @@ python -m benchmarks.captioner
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 import vlm
+from benchmarks.paired import paired
 from benchmarks.plain import TEXT, VISUAL, VOCABULARY, PlainCaptioner, plain_beam
 from vlm.contracts.batch import IGNORE, Batch
 from vlm.contracts.batch import VISUAL as PLACE
@@ -31,17 +30,7 @@ def main() -> None:
     ]
     print(f"{'work':40}{'ours / cpu s':>14}{'plain / cpu s':>15}{'ratio':>8}   (median, smallest and largest ratio)")
     for name, first, second, items in rows:
-        first(), second()
-        pairs = [(items / _cpu(first), items / _cpu(second)) for _ in range(ROUNDS)]
-        ratios = sorted(a / b for a, b in pairs)
-        a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{name:40}{a:14.1f}{b:15.1f}{statistics.median(ratios):8.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-
-
-def _cpu(work: Callable[[], None]) -> float:
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
+        print(f"{name:40}{paired(first, second, items, ROUNDS)}")
 
 
 def _data(text: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,6 +50,7 @@ def _step_ours(model: torch.nn.Module, text: int) -> Callable[[], None]:
         positions=torch.arange(rows.shape[1]).expand_as(rows),
         segment=torch.arange(BATCH).unsqueeze(1).expand_as(rows),
         parent=torch.full((BATCH,), -1),
+        sample=torch.arange(BATCH),
         views=images,
         slots=torch.arange(BATCH).unsqueeze(1).expand(BATCH, 2),
         pictures=torch.arange(BATCH),
@@ -70,7 +60,7 @@ def _step_ours(model: torch.nn.Module, text: int) -> Callable[[], None]:
     def work() -> None:
         model.train()
         for _ in range(STEPS):
-            loss = language_loss(model(batch).logp, batch.labels)
+            loss = language_loss(model(batch).logp, batch)
             optimizer.zero_grad()
             (loss.total / loss.count).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

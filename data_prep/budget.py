@@ -22,6 +22,8 @@ PERCENT: dict[str, float | None] = {
     "text_empty": 0.5,
     "text_long": 1.0,
     "label_bad": 0.5,
+    "placeholder_mismatch": 0.2,
+    "turns_bad": 0.2,
     "row_malformed": 0.2,
     "annotation_missing": 2.0,
     "dup_exact": None,

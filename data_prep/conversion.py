@@ -108,8 +108,8 @@ class Conversion:
             pictures = [store(picture.content, picture.name, self.source.pictures) for picture in row.pictures]
         except PictureError as error:
             return Skip(row.split, row.origin, error.reason, error.detail, rows=1 + row.merged)
-        split = row.split or self._split(pictures)
-        if self.source.remove_duplicates:
+        split = row.split or self._split(row, pictures)
+        if self.source.remove_duplicates and pictures:
             twin = self._seen.setdefault(pictures[0].pixels, row.origin)
             if twin != row.origin:
                 return Skip(split, row.origin, "dup_exact", f"same pixels as {twin.id}", rows=1 + row.merged)
@@ -124,10 +124,12 @@ class Conversion:
         self.budget.kept(1 + row.merged)
         return None
 
-    def _split(self, pictures: list[Stored]) -> str:
+    def _split(self, row: Row, pictures: list[Stored]) -> str:
+        """By the first picture, so that it never stands on both sides; of a row without one by its text."""
         holdout = self.source.holdout
         assert holdout is not None, f"{self.source.name} gives rows without a split and has no holdout"
-        drawn = int(pictures[0].pixels[:8], 16) % holdout.every == 0
+        digest = pictures[0].pixels if pictures else hashlib.sha256(repr(row.messages).encode()).hexdigest()
+        drawn = int(digest[:8], 16) % holdout.every == 0
         return holdout.split if drawn else self._default[0]
 
     def _record(self, row: Row, split: str, number: int, pictures: list[Stored]) -> Record:

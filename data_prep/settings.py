@@ -41,7 +41,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every `every`-th picture, by a hash of its pixels, goes to `split`; the others to the first split."""
+    """Every `every`-th row, by a hash of its first picture's pixels, or of its text if it has none, goes to `split`.
+
+    The others go to the first split.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     split: str

@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
@@ -140,8 +140,9 @@ class Composer:
             OmegaConf.update(self.config, problem.key, None)
         plain: Any = OmegaConf.to_container(self.config, resolve=True)
         broken = [problem.key for problem in [*problems, *unresolved]]
-        found = [problem for problem in check(plain, self.schema) if not under(problem.key, broken)]
-        located = self._located([*unresolved, *_without_echoes(found, self.config)], chosen, values)
+        found = _without_echoes(check(plain, self.schema), self.config)
+        found = [problem for problem in found if not under(problem.key, broken)]
+        located = self._located([*unresolved, *found], chosen, values)
         # After a wrong choice some files are a guess, so only what was typed can be judged.
         problems += [problem for problem in located if problem.file == COMMAND_LINE or not wrong]
         return Composed(plain, base.choices, [line.text.lstrip("+") for line in lines]), problems
@@ -344,6 +345,8 @@ def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[
             continue
         try:
             value = node[name]
+        except InterpolationToMissingValueError:
+            continue  # the value that is missing is told at its own key
         except OmegaConfBaseException as error:
             yield path, f"cannot be resolved: {first_line(error)}"
         else:
@@ -357,8 +360,14 @@ def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem
     def echoes(problem: Problem) -> bool:
         parent, _, last = problem.key.rpartition(".")
         holder = OmegaConf.select(config, parent) if parent else config
-        copied = isinstance(holder, DictConfig) and last in holder and OmegaConf.is_interpolation(holder, last)
-        return copied and any(problem.message == other.message for other in problems if other is not problem)
+        if not (isinstance(holder, DictConfig) and last in holder and OmegaConf.is_interpolation(holder, last)):
+            return False
+        others = [other for other in problems if other is not problem]
+        # a text (a path, say) is wrong in other words for each part that reads it
+        same = [OmegaConf.select(config, other.key, throw_on_missing=False) for other in others]
+        return any(problem.message == other.message for other in others) or (
+            isinstance(holder[last], str) and holder[last] in same
+        )
 
     return [problem for problem in problems if not echoes(problem)]
 

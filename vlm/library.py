@@ -13,17 +13,17 @@ from torch import Tensor
 
 from vlm.check import check
 from vlm.contracts.batch import PADDING, VISUAL, Batch
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import ModelConfig
-from vlm.data.pictures import open_picture
+from vlm.data.pictures import decode
 from vlm.data.processor import Processor
 from vlm.interop.formats import read_checkpoint
 from vlm.models.assemble import assemble, create
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM
 from vlm.training.trainable import Trainable
-from vlm.training.weights import fill, load_part, model_folder, own_tensors, saved_dtype
+from vlm.training.weights import fill, load_part, model_folder, own_tensors, resolve_paths, saved_dtype
 
 
 def make(config: Mapping[str, Any]) -> VLM:
@@ -31,7 +31,8 @@ def make(config: Mapping[str, Any]) -> VLM:
     views = create(config["encoder"]["views"])
     model = assemble(config, views.spec)
     llm = config["llm"]
-    model.processor = Processor(views, create(llm["tokenizer"]), create(llm["template"]), model.fusion.spec)  # type: ignore[arg-type]
+    tokenizer, template = create(llm["tokenizer"]), create(llm["template"])
+    model.processor = Processor(views, tokenizer, template, model.fusion.spec, model.llm.spec.positions)  # type: ignore[arg-type, union-attr]
     return model
 
 
@@ -58,7 +59,11 @@ def load_model(source: str | Path) -> VLM:
     """
     folder = model_folder(source)
     config = read_config(folder)
-    model = make(config).to(saved_dtype(folder))
+    resolve_paths(config, folder)
+    try:
+        model = make(config).to(saved_dtype(folder))
+    except Mismatch as error:
+        raise InputError(f"{folder} is not complete: {error}") from error
     if (folder / "tokenizer.json").exists():
         model.processor.tokenizer.load(folder / "tokenizer.json")
     for name in PARTS:
@@ -148,6 +153,7 @@ def logits(
         positions=torch.arange(row.shape[1]).unsqueeze(0),
         segment=torch.zeros_like(row),
         parent=torch.full((1,), PADDING),
+        sample=torch.zeros(1, dtype=torch.long),
         views=views.to(parameter.dtype),
         slots=torch.tensor([[0, view] for view in range(views.shape[0])], dtype=torch.long).reshape(-1, 2),
         pictures=torch.arange(views.shape[0]),
@@ -178,19 +184,20 @@ def generate(
         raise InputError("images: give a list, also for a single picture")
     if video is not None:
         raise InputError("video: this model was not trained on clips; give pictures in images")
-    example = model.processor.question(prompt, [_picture(image) for image in images], token_budget)
+    pictures = [_picture(image, model.processor.views.least) for image in images]
+    example = model.processor.question(prompt, pictures, token_budget)
     parameter = next(model.parameters())
     batch = model.processor.collate([example], token_budget).to(parameter.device)
     batch = batch.map(lambda tensor: tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor)
     return answers(model, batch, decoding, **options)[0]  # type: ignore[arg-type]
 
 
-def _picture(image: Any) -> Any:
+def _picture(image: Any, least: tuple[int, int] | None) -> Any:
     if isinstance(image, Tensor | Image.Image):
         return image
     try:
         path = Path(image)
-        return open_picture(path.read_bytes(), str(path))
+        return decode(path.read_bytes(), str(path), least=least)
     except OSError as error:
         raise InputError(f"{image}: the picture cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:  # a name that no file can have

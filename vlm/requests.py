@@ -20,14 +20,15 @@ def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
 
     Raises: InputError if the one request cannot be answered; RunError at the end if some of many could not.
     """
-    if config["requests"] is None and config["image"] is None:
-        raise InputError('image: give image=FILE, or "-" and requests on standard input')
+    if config["requests"] is None and config["image"] is None and not config["prompt"]:
+        raise InputError('image: give image=FILE, prompt="...", or "-" and requests on standard input')
     torch.manual_seed(config["seed"])
     model = load_model(config["model"])
     settings = {"decoding": config["decoding"], "token_budget": config["token_budget"]}
     settings |= {name: config[name] for name in OPTIONS if config[name] is not None}
     if config["requests"] is None:
-        print(generate(model, config["prompt"], images=[config["image"]], **settings))
+        images = [config["image"]] if config["image"] is not None else []
+        print(generate(model, config["prompt"], images=images, **settings))
         return
     failed = 0
     for number, line in enumerate(lines, 1):

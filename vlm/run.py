@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter
 
 from vlm.build import Composed
 from vlm.contracts.errors import ConfigError, InputError, RunError
-from vlm.contracts.settings import RunConfig
+from vlm.contracts.settings import HardwareProfile, RunConfig
 from vlm.data import sources
-from vlm.training.folder import RunFolder, run_id
+from vlm.launch import launch
+from vlm.training.folder import RunFolder, read_status, run_id
+from vlm.training.ranks import launched_world, rank
 
 log = logging.getLogger(__name__)
+SAME_RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
+FREE = (  # how long and how it is watched may change on the way
+    "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
+    "phase.keep.last", "phase.keep.best", "phase.keep.every", "data.cache_gb", "data.skip_budget",
+)  # fmt: skip
 TAGGED = ("encoder", "connector", "llm", "data", "hardware")  # groups whose choices become W&B tags
 
 
@@ -31,6 +40,7 @@ def train(composed: Composed) -> dict[str, Any]:
     folder = RunFolder(Path(config["paths"]["runs"]) / config["name"] / run_id(config))
     # as JSON, because a strict record takes a plain mapping only from there
     settings = TypeAdapter(RunConfig).validate_json(json.dumps(config))
+    _refuse_world(settings.hardware)
     try:
         data = sources.open_all(settings.paths.data, settings.data)
     except InputError as error:
@@ -39,13 +49,81 @@ def train(composed: Composed) -> dict[str, Any]:
         log.info("%s is finished; its data cannot be compared any more: %s", folder.path, error)
     else:
         _refuse_changed(folder, data)
+        if settings.resume is not None:
+            _refuse_other_recipe(Path(settings.resume), config)
         if folder.is_finished:
             log.info("%s is finished; nothing to do", folder.path)
+        elif settings.hardware.world > 1 and launched_world() is None:
+            _launch(composed, settings, folder)
+            return _result(folder)  # the first rank has printed the folder
         else:
             _train(composed, settings, folder, data)
-    print(folder.path, flush=True)
+    if rank() == 0:
+        print(folder.path, flush=True)
+    return _result(folder)
+
+
+def _result(folder: RunFolder) -> dict[str, Any]:
     best = folder.status.get("best") or {}
-    return {"run": str(folder.path), "state": folder.status["state"], "metric": best.get("value")}
+    return {"run": str(folder.path), "state": folder.status.get("state"), "metric": best.get("value")}
+
+
+def _refuse_world(hardware: HardwareProfile) -> None:
+    """What the profile asks for and what a launcher has started must be the same."""
+    launched = launched_world()
+    if hardware.strategy == "single" and hardware.world > 1:
+        raise InputError(
+            f"hardware.strategy: single, but {hardware.world} processes are asked for; choose ddp or fsdp2"
+        )
+    if launched is None and hardware.nodes > 1:
+        raise InputError(
+            f"hardware.nodes: {hardware.nodes} machines need a launcher on each, for example torchrun "
+            f"--nnodes={hardware.nodes} --nproc_per_node={hardware.devices} -m experiments.train with the same words"
+        )
+    if launched is not None and launched != hardware.world:
+        raise InputError(
+            f"hardware.devices: {hardware.devices} on {hardware.nodes} machines make {hardware.world} processes, but "
+            f"{launched} were launched; start as many as the profile says"
+        )
+
+
+def _launch(composed: Composed, settings: RunConfig, folder: RunFolder) -> None:
+    """The run in several processes. If one is lost without a word, the folder still tells of it."""
+    try:
+        launch(composed.overrides, settings.hardware.world, settings.hardware.timeout_s)
+    except RunError as error:
+        folder.status = read_status(folder.path)
+        if folder.status.get("state") == "running":
+            folder.update(state="failed", error=str(error))
+        raise
+    folder.status = read_status(folder.path)
+
+
+def _refuse_other_recipe(other: Path, config: Mapping[str, Any]) -> None:
+    """`resume` takes a run to other hardware, to more steps, or to other habits of logging, and nothing else."""
+    file = other / "config.yaml"
+    if not file.exists():
+        raise InputError(f"resume: {other} is no run folder (no config.yaml); give the folder that training printed")
+    before, now = (
+        _flat({key: node[key] for key in SAME_RECIPE if key in node})
+        for node in (yaml.safe_load(file.read_text()), config)
+    )
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in FREE)
+    if changed:
+        listing = "; ".join(f"{key}: {before.get(key)} then, {now.get(key)} now" for key in changed[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise InputError(
+            f"resume: {other} was trained by another recipe ({listing}{more}); give the same values, or start a new run "
+            "from its weights with init_from"
+        )
+
+
+def _flat(node: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        inside = isinstance(value, Mapping) and value
+        found.update(_flat(value, f"{at}{key}.") if inside else {f"{at}{key}": value})
+    return found
 
 
 def _refuse_changed(folder: RunFolder, data: sources.Opened) -> None:
@@ -67,6 +145,10 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
     job = Job(composed.config, settings, folder, data, tags)
     job.prepare()
+    if rank() > 0:  # the first rank keeps the folder, and speaks for all
+        logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
+        job.run()
+        return
     folder.open()
     try:
         if folder.is_finished:  # by another process, while this one prepared
@@ -76,7 +158,7 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
         folder.update(
             state="running",
             step=folder.status.get("step", 0),
-            max_steps=job.total_steps,
+            max_steps=job.phase.total_steps,
             error=None,
             overrides=composed.overrides,
             started=started,

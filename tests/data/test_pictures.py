@@ -1,4 +1,4 @@
-"""What `open_picture` gives for every odd file that a data set may hold, and what it refuses by which name."""
+"""What decoding gives for every odd file that a data set may hold, and what it refuses by which name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlm.contracts.errors import InputError
-from vlm.data.pictures import PictureError, open_picture, read_header
+from vlm.data.pictures import PictureError, decode, open_picture, read_header, to_array
 
 
 def encoded(picture: Image.Image, form: str, **options) -> bytes:
@@ -24,6 +24,16 @@ def encoded(picture: Image.Image, form: str, **options) -> bytes:
 def gradient(width: int = 60, height: int = 40) -> Image.Image:
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+
+
+def photograph(width: int = 200, height: int = 160) -> Image.Image:
+    """Shapes of several sizes with some noise, so that every cosine term of a JPEG is used."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    values = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) + draw.normal(
+        0, 8, (height, width, 3)
+    )
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -133,6 +143,82 @@ def test_only_large_jpegs_are_decoded_at_a_reduced_scale() -> None:
     assert open_picture(large, "a").size == (2400, 1800)
     assert open_picture(large, "a", longest=500).size == (600, 450)
     assert open_picture(encoded(gradient(1200, 900), "JPEG"), "a", longest=200).size == (1200, 900)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"restart_marker_blocks": 4}, {"mode": "L"}]
+)
+def test_jpegs_are_decoded_as_pillow_decodes_them(options: dict) -> None:
+    mode, options = options.get("mode", "RGB"), {k: v for k, v in options.items() if k != "mode"}
+    data = encoded(photograph().convert(mode), "JPEG", **options)
+    expected = np.asarray(Image.open(BytesIO(data)))
+    found = decode(data, "a")
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_every_exif_orientation_is_applied_at_every_scale(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photograph(320, 200), "JPEG", exif=exif)
+    assert np.array_equal(decode(data, "a"), np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(data)))))
+    height, width = (320, 200) if 5 <= orientation <= 8 else (200, 320)
+    assert decode(data, "a", least=(height // 2, width // 2)).shape == (height // 2, width // 2, 3)
+    assert decode(data, "a", least=(width // 2, height // 2)).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("side", [2, 3, 5, 100, 224, 317, 448, 449, 897, 1793])
+def test_a_reduced_decode_never_falls_below_what_is_asked_for(side: int) -> None:
+    data = encoded(gradient(side + 7, side), "JPEG")
+    for least in (1, 28, 112, 224):
+        height, width = decode(data, "a", least=(least, least)).shape[:2]
+        assert min(height, width) >= min(least, side)
+        assert height == side or height <= side // 2 + 1  # only the scales that are faster than a full decode
+        assert (height, width) == (side, side + 7) or height < 2 * least + 2 or height <= side // 8 + 1
+
+
+def test_a_reduced_decode_shows_the_same_picture() -> None:
+    picture = photograph(640, 480)
+    data = encoded(picture, "JPEG", quality=95)
+    small = decode(data, "a", least=(224, 224))
+    assert small.shape == (240, 320, 3)
+    expected = np.asarray(picture.resize((320, 240), Image.Resampling.BOX), dtype=int)
+    assert np.abs(small - expected).mean() < 2
+
+
+def test_only_jpegs_of_plain_colours_are_reduced() -> None:
+    for form, mode in (("PNG", "RGB"), ("JPEG", "CMYK")):
+        assert decode(encoded(gradient(640, 480).convert(mode), form), "a", least=(8, 8)).shape == (480, 640, 3)
+    assert decode(encoded(gradient(640, 480).convert("L"), "JPEG"), "a", least=(8, 8)).shape == (60, 80)
+
+
+@pytest.mark.parametrize("least", [None, (20, 20)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_cut_anywhere_is_refused(options: dict, least: tuple[int, int] | None) -> None:
+    data = encoded(photograph(), "JPEG", **options)
+    for length in range(700, len(data), 97):
+        with pytest.raises(PictureError, match=r"^media_truncated: im/k7\.jpg: "):
+            decode(data[:length], "im/k7.jpg", least=least)
+
+
+@pytest.mark.parametrize("least", [None, (20, 20)])
+def test_damage_that_pillow_fills_with_grey_is_refused(least: tuple[int, int] | None) -> None:
+    data = encoded(photograph(), "JPEG")
+    start = data.index(b"\xff\xda") + 14
+    damaged = data[: start + 2000] + b"\xff\xd9"  # an end that comes early
+    Image.open(BytesIO(damaged)).load()
+    with pytest.raises(PictureError, match="^media_(truncated|undecodable): a: "):
+        decode(damaged, "a", least=least)
+
+
+def test_a_pillow_picture_becomes_what_its_file_becomes() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for data in (encoded(photograph(), "JPEG", exif=exif), encoded(gradient().convert("P"), "PNG")):
+        assert np.array_equal(to_array(Image.open(BytesIO(data))), decode(data, "a"))
+    ready = np.zeros((4, 4, 3), np.uint8)
+    assert to_array(ready) is ready
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")

@@ -10,8 +10,8 @@ from vlm.contracts.batch import IGNORE, PADDING, VISUAL
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Medium, Sample, Turn
 from vlm.contracts.vision import FixedCount, VisionSpec
-from vlm.data.loader import RETRIES, Rows, as_conversation
-from vlm.data.order import Mix
+from vlm.data.loader import RETRIES, Reading, Rows, as_conversation
+from vlm.data.order import Mix, Source
 from vlm.data.processor import Processor
 from vlm.data.template import Template
 from vlm.data.tokens import Characters, TrainedBPE
@@ -21,7 +21,7 @@ from vlm.data.views import BlockMean, Resize
 @pytest.fixture
 def processor() -> Processor:
     template = Template("<bos>", "<eos>", prompt=True, max_tokens=8)
-    return Processor(BlockMean(14), Characters("abc ?", 7), template, VisionSpec(4, FixedCount(3)))
+    return Processor(BlockMean(14), Characters("abc ?", 7), template, VisionSpec(4, FixedCount(3)), positions=64)
 
 
 def png(value: int = 200, size: tuple[int, int] = (28, 28)) -> Medium:
@@ -136,7 +136,8 @@ class Listed:
 
 
 def rows(processor, listed: Listed, cache_gb: float = 0.0) -> Rows:
-    return Rows([listed], Mix([len(listed)], [1.0], 0, shuffle=True), processor, [""], False, cache_gb)  # type: ignore[list-item]
+    mix = Mix([Source(len(listed), len(listed))], seed=0)
+    return Rows([listed], mix, processor, Reading([""], all_text=False, cache_gb=cache_gb))  # type: ignore[list-item]
 
 
 def test_a_damaged_row_is_replaced_by_a_pure_function_and_told(processor):

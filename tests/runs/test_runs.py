@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,7 +21,7 @@ from tests.prepared import ROOT
 from vlm import run
 from vlm.build import compose
 from vlm.contracts.errors import InputError, RunError
-from vlm.training import checkpoint
+from vlm.training import callbacks, checkpoint
 from vlm.training.folder import RunFolder
 
 EXPERIMENT = [
@@ -76,14 +75,14 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture
 def stops_at_20(monkeypatch: pytest.MonkeyPatch) -> None:
     """A SIGTERM that arrives while step 20 is being saved."""
-    save = checkpoint.save
+    take = callbacks.take
 
-    def saving(trainer, folder):
-        if trainer.global_step == 20:
+    def taking(trainer, phase, *rest):
+        if phase.step == 20:
             os.kill(os.getpid(), signal.SIGTERM)
-        return save(trainer, folder)
+        return take(trainer, phase, *rest)
 
-    monkeypatch.setattr(checkpoint, "save", saving)
+    monkeypatch.setattr(callbacks, "take", taking)
 
 
 @pytest.fixture(scope="module")
@@ -207,19 +206,20 @@ def test_new_runs_start_from_the_parts_of_old_ones(data, whole, tmp_path):
 
 
 def test_a_full_disk_is_told_and_costs_no_checkpoint(data, tmp_path, monkeypatch):
-    write = lightning.Trainer.save_checkpoint
+    write = torch.save
 
-    def full(self, path, *args, **options):
-        if self.global_step == 40:
+    def full(content, file):
+        if content["step"] == 40:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, path, *args, **options)
+        write(content, file)
 
-    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(RunError, match="No space left on device; free some space"):
         train(data, tmp_path, "phase.max_steps=60")
     (folder,) = (tmp_path / "purevlm").iterdir()
     assert status(folder)["state"] == "failed"
-    assert [path.name for path in checkpoint.all_of(folder / "checkpoints")] == ["step-00000020.ckpt"]
+    assert [checkpoint.step_of(path) for path in checkpoint.all_of(folder / "checkpoints")] == [20]
+    assert not list((folder / "checkpoints").glob(".*"))
     monkeypatch.undo()
     assert status(train(data, tmp_path, "phase.max_steps=60"))["state"] == "finished"
 
@@ -254,12 +254,17 @@ def test_a_checkpoint_that_was_cut_short_is_left_out(data, whole, tmp_path, stop
     with pytest.raises(SystemExit):
         train(data, tmp_path, "phase.max_steps=120", "phase.save_every=20")
     (folder,) = (tmp_path / "purevlm").iterdir()
-    shutil.copy(folder / "checkpoints" / "step-00000020.ckpt", folder / "checkpoints" / "step-00000021.ckpt")
-    cut = folder / "checkpoints" / "step-00000021.ckpt"
-    cut.write_bytes(cut.read_bytes()[:1000])
+    whole_file = checkpoint.all_of(folder / "checkpoints")[-1]
+    damaged = whole_file.with_name(
+        whole_file.name.replace(f"step-{checkpoint.step_of(whole_file):08d}", "step-00000031")
+    )
+    content = bytearray(whole_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    (folder / "checkpoints" / "step-00000032-0123456789abcdef.ckpt").write_bytes(content[:1000])
     monkeypatch.undo()
     train(data, tmp_path, "phase.max_steps=120")
-    assert "step-00000021.ckpt cannot be read" in caplog.text
+    assert "its checksum differs" in caplog.text
     assert_same_weights(folder, whole)
 
 
@@ -278,8 +283,11 @@ def test_a_run_belongs_to_the_data_that_it_was_started_with(data, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["phase.max_steps=130", "phase.trainable.llm=null"], "trains other parts"),
-        (["phase.max_steps=130", "llm.mlp=64"], "tensors differ, first model.llm"),
+        (
+            ["phase.max_steps=130", "phase.trainable.llm=null"],
+            r"another recipe \(phase.trainable.llm: 0.003 then, None",
+        ),
+        (["phase.max_steps=130", "llm.mlp=64"], r"another recipe \(llm.mlp: 128 then, 64 now"),
         (["phase.max_steps=60"], "at step 120 already"),
     ],
 )

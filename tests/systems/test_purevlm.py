@@ -43,7 +43,7 @@ def text_loss(model, ids=SEVEN):
     from vlm.losses.language import language_loss
 
     batch = training_batch(model, ids)
-    loss = language_loss(model(batch).logp, batch.labels)
+    loss = language_loss(model(batch).logp, batch)
     return loss.total / loss.count
 
 
@@ -59,6 +59,7 @@ def training_batch(model, ids=SEVEN):
         positions=torch.arange(row.shape[1]).unsqueeze(0),
         segment=torch.zeros_like(row),
         parent=torch.tensor([-1]),
+        sample=torch.tensor([0]),
         views=PICTURE,
         slots=torch.tensor([[0, 0]]),
         pictures=torch.tensor([1]),
@@ -239,8 +240,9 @@ def test_learns_ten_pictures_by_heart():
 def with_answer(model, view, name):
     from vlm.contracts.sample import Turn
 
-    row = model.processor.row([Turn("user", (0,)), Turn("assistant", (name,))], [1], False, None)
-    return model.processor._example(name, row, [[view]], [0])
+    turns = (Turn("user", (0,)), Turn("assistant", (name,)))
+    row = model.processor.row(turns, [1], False, None)
+    return model.processor._example(name, [row], [turns], [[view]], [0])
 
 
 def test_degrees_and_attention_are_options():

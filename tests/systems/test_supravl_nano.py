@@ -59,6 +59,7 @@ def batch() -> Batch:
         positions=torch.arange(26).expand(2, 26),
         segment=torch.tensor([[0], [1]]).expand(2, 26),
         parent=torch.tensor([-1, -1]),
+        sample=torch.tensor([0, 1]),
         views=torch.sin(0.01 * torch.arange(2 * 3 * 112 * 112).double()).reshape(2, 3, 112, 112),
         slots=torch.tensor([[0, 0], [1, 1]]),
         pictures=torch.tensor([1, 2]),
@@ -89,7 +90,7 @@ def test_visual_tokens_logits_and_loss_equal_the_specification(model, batch):
     assert logits[1, 25, :3].tolist() == pytest.approx(
         [0.12035975242039376, 0.06780037317551176, 0.004533622004298381], rel=1e-9
     )
-    loss = language_loss(model(batch).logp, batch.labels)
+    loss = language_loss(model(batch).logp, batch)
     assert (loss.total / loss.count).item() == pytest.approx(8.112661520869791, rel=1e-12)
     assert loss.count == 18
 
@@ -142,7 +143,7 @@ def test_padding_on_the_right_changes_nothing(model, batch):
 
 def test_the_first_loss_is_that_of_a_uniform_guess(batch):
     fresh = vlm.build_model(EXPERIMENT).double()
-    loss = language_loss(fresh(batch).logp, batch.labels)
+    loss = language_loss(fresh(batch).logp, batch)
     assert (loss.total / loss.count).item() == pytest.approx(7.6, abs=0.1)
 
 
@@ -159,8 +160,9 @@ def learner():
     texts = [" ".join(words[i] for i in torch.randint(0, 120, (11,), generator=generator)) for _ in range(16)]
     rows = []
     for number, text in enumerate(texts):
-        row = model.processor.row([Turn("user", (0,)), Turn("assistant", (text,))], [1], False, None)
-        rows.append(model.processor._example(f"row-{number}", row, [[views[number]]], [number]))
+        turns = (Turn("user", (0,)), Turn("assistant", (text,)))
+        row = model.processor.row(turns, [1], False, None)
+        rows.append(model.processor._example(f"row-{number}", [row], [turns], [[views[number]]], [number]))
     return model, rows, views, texts
 
 
@@ -177,7 +179,7 @@ def test_learns_sixteen_pictures_by_heart(learner):
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, betas=(0.9, 0.95))
     losses = []
     for _ in range(400):
-        loss = language_loss(model(batch).logp, batch.labels)
+        loss = language_loss(model(batch).logp, batch)
         mean = loss.total / loss.count
         optimizer.zero_grad()
         mean.backward()

@@ -42,7 +42,7 @@ def test_a_warm_up_rises_linearly_and_then_hands_over():
 
 def test_weight_decay_spares_vectors():
     model = vlm.build_model(["experiment=supravl_nano"])
-    optimizer = make_optimizer(Trainable(model, {"connector": 1e-3, "llm": 1e-4}), settings())
+    optimizer = make_optimizer(model, Trainable(model, {"connector": 1e-3, "llm": 1e-4}), settings())
     groups = {(group["path"], group["weight_decay"]): group for group in optimizer.param_groups}
     assert set(groups) == {("connector", 0.01), ("connector", 0.0), ("llm", 0.01), ("llm", 0.0)}
     assert all(p.ndim >= 2 for (_, decay), group in groups.items() if decay for p in group["params"])

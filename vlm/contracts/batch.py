@@ -25,11 +25,12 @@ class Batch:
     segment [R, L]    segment of each position, counted over the batch; PADDING for padding.
     parent [S]        for each segment the segment it may see as a whole, -1 for none: packing is
                       segments without parent, a preference pair two branches of one prefix.
+    sample [S]        for each segment the sample it belongs to, an index into keys.
     views [N, C, H, W]  encoder inputs, at least one (a text-only batch holds one blank view).
     slots [M, 2]      (row, view) for each run of VISUAL, in reading order; views may repeat.
     pictures [N]      identity of the picture that a view was cut from; -1 for the blank view.
     weights [R, L]    optional loss weights.   token_budget: visual tokens a view, if the encoder has a choice.
-    pairs             number of preference pairs.   keys: the sample of each row.
+    pairs             number of preference pairs.   keys: of the samples; several may share a packed row.
     """
 
     ids: Tensor
@@ -37,6 +38,7 @@ class Batch:
     positions: Tensor
     segment: Tensor
     parent: Tensor
+    sample: Tensor
     views: Tensor
     slots: Tensor
     pictures: Tensor

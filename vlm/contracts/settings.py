@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Len
+from annotated_types import Gt, Le, Len
 
 from vlm.contracts.ranges import (
     Fraction,
@@ -24,6 +24,7 @@ from vlm.contracts.ranges import (
 STRICT = {"extra": "forbid", "strict": True}  # pydantic's own switch: no unknown keys, no conversions
 Pair = Annotated[list[Probability], Len(2, 2)]
 RowRange = Annotated[list[NonNegativeInt], Len(2, 2)]
+Share = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,28 @@ class Paths:
 
 @dataclass(frozen=True)
 class SetUse:
-    """How a prepared set enters a mix."""
+    """How a set enters a mix. One of `split` and `stream` says where it lies.
+
+    split: of a prepared set.   stream: address of shards without manifest and index, read from their beginning.
+    rows: first and end; of a stream they must be given.   weight: times that each row is read in an epoch.
+    share: part of all rows that are read, in place of a weight.
+    """
 
     __pydantic_config__: ClassVar = STRICT
-    split: str
+    split: str | None = None
     rows: RowRange | None = None
     weight: PositiveFloat = 1.0
+    share: Share | None = None
+    stream: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalitySettings:
+    """Shuffling for object stores and spinning disks. block_mb: read together; window_mb: shuffled together (2**20 bytes)."""
+
+    __pydantic_config__: ClassVar = STRICT
+    block_mb: PositiveFloat
+    window_mb: PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,8 @@ class DataSettings:
     prompts: list[str]
     skip_budget: Fraction
     cache_gb: NonNegativeFloat
+    locality: LocalitySettings | None = None
+    overflow: Literal["cut", "skip"] = "cut"
 
 
 @dataclass(frozen=True)
@@ -65,10 +84,22 @@ class HardwareProfile:
 
     __pydantic_config__: ClassVar = STRICT
     accelerator: Literal["cpu", "gpu"]
+    devices: PositiveInt
+    nodes: PositiveInt
+    strategy: Literal["single", "ddp", "fsdp2"]
     precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
     micro_batch: PositiveInt | None
+    micro_tokens: PositiveInt | None
+    pack: bool
+    recompute: bool
     workers: NonNegativeInt
     threads: PositiveInt | None
+    timeout_s: PositiveFloat
+
+    @property
+    def world(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
@@ -80,6 +111,16 @@ class LoggingSettings:
     project: str
     group: str | None
     progress: bool
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Checkpoints that stay: the last so many, the best so many by validation loss, and one every so many steps."""
+
+    __pydantic_config__: ClassVar = STRICT
+    last: PositiveInt
+    best: NonNegativeInt
+    every: PositiveInt | None
 
 
 @dataclass(frozen=True)

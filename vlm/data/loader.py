@@ -1,9 +1,15 @@
-"""Positions to batches: a map-style dataset, a sampler that starts anywhere, and a ledger of what was skipped."""
+"""Positions to the micro-batches of optimizer steps, with a ledger of what was skipped on the way."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -11,10 +17,12 @@ from vlm.contracts.batch import Batch
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample, Turn
 from vlm.data.order import Mix, Place, mixed
+from vlm.data.plan import Cost, Planner, batches_once, steps_from
 from vlm.data.processor import Example, Processor
 from vlm.data.sources import Slice
 
 RETRIES = 16  # replacements tried for one position before the data as a whole is called unreadable
+PREFETCH = 2  # micro-batches that each worker process holds ready
 
 
 @dataclass(frozen=True)
@@ -29,72 +37,102 @@ class Skip:
 
 @dataclass(frozen=True)
 class Item:
-    """An example, and the rows that were skipped to get it."""
+    """An example, the number of its set, and the rows that were skipped to get it."""
 
     example: Example
+    source: int = 0
     skipped: tuple[Skip, ...] = ()
 
 
 @dataclass  # not frozen, for the same reason as Batch
 class Loaded:
-    """A batch and what was skipped on the way. cut: answers that were shortened to fit."""
+    """A batch and what was skipped on the way.
+
+    sources: the set of each sample.   cut: answers that were shortened to fit.
+    """
 
     batch: Batch
+    sources: tuple[int, ...]
     skipped: tuple[Skip, ...]
     cut: int
+
+
+@dataclass
+class Step:
+    """What one process works off in one optimizer step."""
+
+    micro_batches: list[Loaded] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are turned into examples. seed: of the training run's augmentation, None for none.
+
+    cache_gb: memory for examples that are ready to batch, of each process that reads.
+    bytes_a_token: of stored text, for what the index says about lengths; None = lengths are not asked for.
+    """
+
+    prompts: Sequence[str]
+    all_text: bool
+    cache_gb: float
+    seed: int | None = None
+    bytes_a_token: float | None = None
 
 
 class Rows(Dataset):
     """position -> Item.
 
     A row that cannot be used is replaced by another, drawn by a pure function of (seed, position, attempt), so that
-    the order stays reproducible; what was skipped travels with the item. Examples are kept in memory while they fit
-    into cache_gb (a worker process keeps its own share).
+    the order stays reproducible; what was skipped travels with the item.
     """
 
-    def __init__(
-        self,
-        slices: Sequence[Slice],
-        mix: Mix,
-        processor: Processor,
-        prompts: Sequence[str],
-        all_text: bool,
-        cache_gb: float,
-    ) -> None:
-        self.slices, self.mix, self.processor = slices, mix, processor
-        self.prompts, self.all_text = prompts, all_text
-        self._free = int(cache_gb * 2**30)
-        self._cache: dict[tuple[int, int, int], Example] = {}
-        self._captions: dict[tuple[int, int], int] = {}
+    def __init__(self, slices: Sequence[Slice], mix: Mix, processor: Processor, reading: Reading) -> None:
+        self.slices, self.mix, self.processor, self.reading = slices, mix, processor, reading
+        # Pixels that are drawn anew at each visit cannot be kept.
+        self._free = 0 if reading.seed is not None and processor.views.random else int(reading.cache_gb * 2**30)
+        self._cache: dict[tuple[int, int], dict[int, Example]] = {}
+        self._choices: dict[tuple[int, int], int] = {}
 
     def __getitem__(self, position: int) -> Item:
         skipped: list[Skip] = []
         for attempt in range(RETRIES):
-            at = position if attempt == 0 else mixed(self.mix.seed, position, attempt) % self.mix.length
-            place = self.mix.place(at)
+            place = self.mix.place(position) if attempt == 0 else self.mix.replacement(position, attempt)
             try:
-                return Item(self.example(place), tuple(skipped))
+                return Item(self.example(place, position), place.source, tuple(skipped))
             except InputError as error:
                 reason, _, detail = str(error).partition(": ")
                 skipped.append(Skip(self.slices[place.source].name, place.row, reason, detail))
         listing = "\n".join(f"  {skip.set} row {skip.row}: {skip.reason}: {skip.detail}" for skip in skipped[:5])
         raise RunError(f"{RETRIES} rows in a row cannot be used; the first of them:\n{listing}")
 
-    def example(self, place: Place) -> Example:
-        """Raises: InputError for a row that cannot be used."""
-        source, row, visit = place.source, place.row, place.visit
+    def example(self, place: Place, position: int) -> Example:
+        """position: decides the augmentation. Raises: InputError for a row that cannot be used."""
+        at, visit = (place.source, place.row), place.visit
+        kept = self._cache.get(at, {})
         # What a row looks like depends on the visit only if it has several captions, which the first read tells.
-        choices = self._captions.get((source, row), 1)
-        found = self._cache.get((source, row, visit % choices))
+        found = kept.get(visit % self._choices[at]) if kept else None
         if found is not None:
             return found
-        stored = self.slices[source][row]
-        choices = self._captions[source, row] = max(1, len(stored.meta.get("captions", ())))
-        found = self.processor.example(as_conversation(stored, self.prompts, visit), self.all_text)
+        stored = self.slices[place.source][place.row]
+        choices = max(1, len(stored.meta.get("captions", ())))
+        seed = None if self.reading.seed is None else mixed(self.reading.seed, position)
+        conversation = as_conversation(stored, self.reading.prompts, visit)
+        found = self.processor.example(conversation, self.reading.all_text, seed=seed)
         if found.bytes <= self._free:
             self._free -= found.bytes
-            self._cache[source, row, visit % choices] = found
+            self._choices[at] = choices
+            self._cache.setdefault(at, {})[visit % choices] = found
         return found
+
+    def cost(self, position: int) -> Cost | None:
+        """What the index says about the row at a position; None where there is no index."""
+        place = self.mix.place(position)
+        found = self.slices[place.source].costs(place.row)
+        if found is None or self.reading.bytes_a_token is None:
+            return None
+        text_bytes, media, _ = found
+        views = media * self.processor.views.spec.max_views
+        return Cost(round(text_bytes / self.reading.bytes_a_token) + views * self.processor.tokens_a_view, views)
 
 
 def as_conversation(sample: Sample, prompts: Sequence[str], visit: int) -> Sample:
@@ -110,62 +148,93 @@ def as_conversation(sample: Sample, prompts: Sequence[str], visit: int) -> Sampl
     return replace(sample, turns=turns)
 
 
-class GlobalBatches(Sampler):
-    """Positions of each micro-batch of this rank, from optimizer step `start` on, without end.
-
-    Step s covers positions [s * global_batch, (s + 1) * global_batch), whatever the hardware.
-    """
-
-    def __init__(self, global_batch: int, micro_batch: int, rank: int, world: int, start: int = 0) -> None:
-        self.global_batch, self.micro_batch, self.rank, self.world = global_batch, micro_batch, rank, world
-        self.start = start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.micro_batch * self.world
-        step = self.start
-        while True:
-            first = step * self.global_batch
-            for micro in range(self.global_batch // share):
-                begin = first + micro * share + self.rank
-                yield list(range(begin, begin + share, self.world))
-            step += 1
-
-
-class OncePerRow(Sampler):
-    """Positions 0 .. rows-1 in batches, the last one shorter; each rank takes every world-th batch."""
-
-    def __init__(self, rows: int, batch: int, rank: int, world: int) -> None:
-        self.batches = [list(range(begin, min(begin + batch, rows))) for begin in range(0, rows, batch)][rank::world]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 class Collate:
     """Items to Loaded; a class, so that worker processes can receive it."""
 
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
+    def __init__(self, processor: Processor, pack: bool) -> None:
+        self.processor, self.pack = processor, pack
 
     def __call__(self, items: Sequence[Item]) -> Loaded:
         examples = [item.example for item in items]
         return Loaded(
-            batch=self.processor.collate(examples),
+            batch=self.processor.collate(examples, pack=self.pack),
+            sources=tuple(item.source for item in items),
             skipped=tuple(skip for item in items for skip in item.skipped),
             cut=sum(example.cut for example in examples),
         )
 
 
-def loader(rows: Rows, sampler: Sampler, workers: int) -> DataLoader:
-    """Batches in the sampler's order; a worker that hangs for ten minutes is an error."""
-    return DataLoader(
-        rows,
-        batch_sampler=sampler,
-        collate_fn=Collate(rows.processor),
-        num_workers=workers,
-        timeout=600 if workers else 0,
-        persistent_workers=workers > 0,
-    )
+class Loader(DataLoader):
+    """Batches in the sampler's order. timeout_s: seconds without an answer after which a worker counts as hung.
+
+    Workers are started afresh (not forked), so they import what reads data and nothing of the trainer. They are deaf
+    to Ctrl-C, which the run itself answers: it still needs their batches to finish its step.
+    """
+
+    def __init__(self, rows: Rows, batches: Any, workers: int, timeout_s: float, pack: bool = False) -> None:
+        super().__init__(
+            rows,
+            batch_sampler=batches,
+            collate_fn=Collate(rows.processor, pack),
+            num_workers=workers,
+            timeout=timeout_s if workers else 0,
+            persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+        )
+
+    def __iter__(self) -> Any:
+        with _ignored(signal.SIGINT):
+            return super().__iter__()
+
+
+@contextlib.contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """Started processes inherit a signal that is ignored. Only the main thread may change what a signal does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+class Steps:
+    """Optimizer steps from `start` on, without end: every micro-batch of a step that this rank works off."""
+
+    def __init__(
+        self, rows: Rows, planner: Planner, start: int, rank: int, workers: int, timeout_s: float, pack: bool
+    ) -> None:
+        self.sampler = StepSampler(planner, start, rank)
+        self.loader = Loader(rows, self.sampler, workers, timeout_s, pack)
+        self.waited = 0.0  # seconds that the trainer spent in here
+
+    def __iter__(self) -> Iterator[Step]:
+        begin = time.monotonic()
+        batches = iter(self.loader)
+        while True:
+            step = Step([next(batches)])
+            step.micro_batches += [next(batches) for _ in range(self.sampler.counts.popleft() - 1)]
+            self.waited += time.monotonic() - begin
+            yield step
+            begin = time.monotonic()
+
+
+class StepSampler(Sampler):
+    """Positions of each micro-batch.   counts: micro-batches of each step that was begun, the oldest first."""
+
+    def __init__(self, planner: Planner, start: int, rank: int) -> None:
+        self.planner, self.start, self.rank = planner, start, rank
+        self.counts: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for micro_batches in steps_from(self.planner, self.start, self.rank):
+            self.counts.append(len(micro_batches))
+            yield from micro_batches
+
+
+def validation_loader(rows: Rows, batch: int, rank: int, world: int, workers: int, timeout_s: float) -> Loader:
+    """Every row once, as rows of their own, in batches whose content does not depend on the number of ranks."""
+    return Loader(rows, batches_once(rows.mix.length, batch, rank, world), workers, timeout_s)

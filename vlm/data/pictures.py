@@ -1,6 +1,6 @@
 """Encoded bytes -> a picture that is safe to use: upright, opaque, RGB or one grey channel.
 
-Data preparation and training read through this one function, so both see the same pixels and name the same faults.
+Data preparation, training and use read through `decode`, so all see the same pixels and name the same faults.
 """
 
 from __future__ import annotations
@@ -8,16 +8,23 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
 
 from vlm.contracts.errors import InputError
 
 MAX_PIXELS = 100_000_000  # larger pictures are refused before a pixel is decoded
 MIN_SIDE = 2  # a picture of one pixel a side shows nothing
-DRAFT_PIXELS = 4_000_000  # above this a JPEG may be decoded at a reduced scale
+DRAFT_PIXELS = 4_000_000  # above this `open_picture` may decode a JPEG at a reduced scale
+REDUCTIONS = (8, 4, 2)  # the scales between them take longer than a full decode
+ORIENTATION = 0x0112  # the EXIF tag
+# orientation -> whether to mirror left and right, then quarter turns counter-clockwise
+TURNS = {2: (True, 0), 3: (False, 2), 4: (True, 2), 5: (True, 1), 6: (False, 3), 7: (True, 3), 8: (False, 1)}
 
 # What Pillow raises on broken files, found by cutting and flipping bytes in every format it reads.
 DECODER_ERRORS = (
@@ -51,29 +58,49 @@ class PictureError(InputError):
         return type(self), (self.reason, self.detail)  # errors cross from data workers to the trainer
 
 
-def open_picture(data: bytes, name: str, *, min_side: int = MIN_SIDE, longest: int | None = None) -> Image.Image:
-    """The decoded picture in mode RGB, or L if it has one grey channel.
+def decode(
+    data: bytes,
+    name: str,
+    *,
+    least: tuple[int, int] | None = None,
+    longest: int | None = None,
+    min_side: int = MIN_SIDE,
+) -> np.ndarray:
+    """The pixels as uint8 [H, W, 3], or [H, W] if there is one grey channel.
 
     EXIF rotation is applied, transparency is laid on white, palette and CMYK become RGB, 16-bit grey becomes 8-bit.
     name: for messages.   min_side: a shorter side below it is refused.
-    longest: if given, a JPEG over 4 million pixels is decoded at a reduced scale whose longer side is still >= longest;
-    the pixels then differ slightly from a full decode, so training never uses it.
+    least: (height, width) that the caller will shrink to; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, the
+    smallest that is still >= least on both sides. The pixels differ slightly from a full decode, so training and use
+    give the same `least`.
+    longest: the same in terms of the longer side, and only for a JPEG over 4 million pixels.
     Raises: PictureError with reason media_truncated, media_undecodable, media_is_html, media_huge or media_tiny.
     """
-    picture = read_header(data, name)
-    width, height = picture.size
+    header = read_header(data, name)
+    width, height = header.size
     if min(width, height) < min_side:
         raise PictureError("media_tiny", f"{name} is {width}x{height}; the shorter side must be at least {min_side}")
-    if longest is not None and width * height > DRAFT_PIXELS:
-        scale = longest / max(width, height)
-        picture.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
-    try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        return _opaque(upright)
-    except DECODER_ERRORS as error:
-        cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        raise PictureError("media_truncated" if cut else "media_undecodable", f"{name}: {error}") from error
+    if header.format == "JPEG" and header.mode in ("RGB", "L") and _is_plain(data):
+        with _named_faults(name):
+            return _decode_jpeg(data, header, least, longest)
+    return to_array(header, name)
+
+
+def open_picture(data: bytes, name: str, *, min_side: int = MIN_SIDE, longest: int | None = None) -> Image.Image:
+    """`decode` as a Pillow picture in mode RGB or L. Raises: as `decode`."""
+    return Image.fromarray(decode(data, name, longest=longest, min_side=min_side))
+
+
+def to_array(picture: Image.Image | np.ndarray, name: str = "the picture") -> np.ndarray:
+    """A Pillow picture as `decode` gives it, upright and opaque; what is an array already stays as it is.
+
+    Raises: PictureError with reason media_truncated or media_undecodable.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
+    with _named_faults(name):
+        picture.load()  # some formats turn the pixels while they load, and drop the tag
+        return _turned(np.array(_opaque(picture)), _orientation(picture))
 
 
 def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -101,6 +128,59 @@ def read_header(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Imag
         limit = f"{max_pixels / 1e6:g} million pixels"
         raise PictureError("media_huge", f"{name} is {width}x{height}; the limit is {limit}")
     return picture
+
+
+@contextmanager
+def _named_faults(name: str) -> Iterator[None]:
+    try:
+        yield
+    except DECODER_ERRORS as error:
+        words = str(error).lower()
+        cut = "truncated" in words or "premature end of jpeg" in words or isinstance(error, EOFError)
+        raise PictureError("media_truncated" if cut else "media_undecodable", f"{name}: {error}") from error
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether the fast decoder knows this layout of colours; Pillow reads, or refuses by name, all others."""
+    try:
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _decode_jpeg(data: bytes, header: Image.Image, least: tuple[int, int] | None, longest: int | None) -> np.ndarray:
+    """Raises: ValueError also for damage that Pillow would fill with grey."""
+    orientation = _orientation(header)
+    width, height = header.size
+    if longest is not None and width * height > DRAFT_PIXELS:
+        scale = longest / max(width, height)
+        least = max(1, int(height * scale)), max(1, int(width * scale))
+    elif least is not None and orientation >= 5:
+        least = least[1], least[0]
+    bounds = {} if least is None else _bounds(height, width, *least)
+    space = "RGB" if header.mode == "RGB" else "GRAY"
+    pixels = simplejpeg.decode_jpeg(data, space, min_factor=1, strict=True, **bounds)
+    return _turned(pixels if space == "RGB" else pixels[..., 0], orientation)
+
+
+def _bounds(height: int, width: int, rows: int, columns: int) -> dict[str, int]:
+    """What makes the decoder pick the smallest of the fast scales that leaves rows x columns."""
+    fitting = (number for number in REDUCTIONS if height >= number * rows and width >= number * columns)
+    reduction = next(fitting, None)
+    return {} if reduction is None else {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
+
+
+def _orientation(picture: Image.Image) -> int:
+    found = picture.getexif().get(ORIENTATION)
+    return found if found in TURNS else 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation == 1:
+        return pixels
+    mirror, quarters = TURNS[orientation]
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirror else pixels, quarters))
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import accumulate
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlm.contracts.batch import IGNORE, PADDING, Batch
+from vlm.contracts.batch import IGNORE, PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample, Turn
 from vlm.contracts.vision import VisionSpec
-from vlm.data.pictures import open_picture
+from vlm.data.branches import conversations, join
+from vlm.data.order import mixed
+from vlm.data.pictures import decode
 from vlm.data.template import Row, Template
 from vlm.data.tokens import TextTokenizer
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row ready to batch. ids, labels [L]; views: one tensor each; slots: the view of each slot.
+    """One sample ready to batch.
 
-    pictures: identity of each view's picture.   cut: whether its answer was shortened.
+    ids, labels, positions, segment [L]; parent: for each of its segments, -1 for none (vlm.contracts.batch.Batch).
+    views: one tensor each.   slots: the view of each slot, in reading order.   pictures: identity of each view's
+    picture.   cut: whether an answer was shortened.
     """
 
     key: str
     ids: Tensor
     labels: Tensor
+    positions: Tensor
+    segment: Tensor
+    parent: tuple[int, ...]
     views: tuple[Tensor, ...]
     slots: tuple[int, ...]
     pictures: tuple[int, ...]
@@ -36,29 +44,60 @@ class Example:
 
     @property
     def bytes(self) -> int:
-        return sum(view.nbytes for view in self.views) + self.ids.nbytes + self.labels.nbytes
+        return sum(view.nbytes for view in self.views) + 4 * self.ids.nbytes
 
 
 class Processor:
-    """views: a view maker.   spec: what the connector gives, so that places are counted without a model."""
+    """views: a view maker.   spec: what the connector gives, so that places are counted without a model.
 
-    def __init__(self, views: Any, tokenizer: TextTokenizer, template: Template, spec: VisionSpec) -> None:
+    positions: longest row that the language model takes.
+    overflow: of a text that is too long, "cut" shortens its answer, "skip" leaves the sample out; a picture is never
+    cut, so a sample whose pictures leave no room is left out in either case.
+    """
+
+    def __init__(
+        self,
+        views: Any,
+        tokenizer: TextTokenizer,
+        template: Template,
+        spec: VisionSpec,
+        positions: int,
+        overflow: Literal["cut", "skip"] = "cut",
+    ) -> None:
         self.views, self.tokenizer, self.template, self.spec = views, tokenizer, template, spec
+        self.positions, self.overflow = positions, overflow
 
-    def example(self, sample: Sample, all_text: bool = False, token_budget: int | None = None) -> Example:
-        """Raises: InputError whose message begins with the reason, for a sample that cannot be used."""
-        made = [self.views(open_picture(medium.data, sample.key)) for medium in sample.media]
-        identities = [int(medium.sha256[:15], 16) for medium in sample.media]
-        row = self.row(sample.turns, [len(views) for views in made], all_text, token_budget)
-        if all(label == IGNORE for label in row.labels):
+    @property
+    def tokens_a_view(self) -> int:
+        """Visual tokens of one view, 0 for a model without pictures."""
+        return self._tokens_a_view(None)
+
+    def example(
+        self,
+        sample: Sample,
+        all_text: bool = False,
+        token_budget: int | None = None,
+        seed: int | None = None,
+        pair: bool = False,
+    ) -> Example:
+        """seed: of the sample's augmentation, None for none.   pair: show chosen and rejected answer of a preference.
+
+        Raises: InputError whose message begins with the reason, for a sample that cannot be used.
+        """
+        self._room(sum(isinstance(part, int) for turn in sample.turns for part in turn.parts), token_budget)
+        made = self._views(sample, seed)
+        texts = conversations(sample, pair)
+        rows = [self.row(turns, [len(views) for views in made], all_text, token_budget) for turns in texts]
+        if all(label == IGNORE for row in rows for label in row.labels):
             raise InputError("text_empty: no token of this sample carries loss; check its turns and llm.template")
-        return self._example(sample.key, row, made, identities)
+        identities = [int(medium.sha256[:15], 16) for medium in sample.media]
+        return self._example(sample.key, rows, texts, made, identities)
 
     def open_example(self, sample: Sample) -> Example:
         """A sample whose last turn is the user's: a row that waits for its answer."""
-        made = [self.views(open_picture(medium.data, sample.key)) for medium in sample.media]
+        made = self._views(sample, None)
         row = self.row(sample.turns, [len(views) for views in made], False, None)
-        return self._example(sample.key, row, made, list(range(len(made))))
+        return self._example(sample.key, [row], [sample.turns], made, list(range(len(made))))
 
     def question(self, text: str, pictures: Sequence[Any], token_budget: int | None = None) -> Example:
         """A prompt that waits for its answer, its views finished.
@@ -71,9 +110,18 @@ class Processor:
             else list(self.views.finish(torch.stack(self.views(picture))))
             for picture in pictures
         ]
-        turn = Turn("user", (*range(len(made)), text))
-        row = self.row([turn], [len(views) for views in made], False, token_budget)
-        return self._example("", row, made, list(range(len(made))))
+        turns = (Turn("user", (*range(len(made)), text)),)
+        row = self.row(turns, [len(views) for views in made], False, token_budget)
+        return self._example("", [row], [turns], made, list(range(len(made))))
+
+    def _views(self, sample: Sample, seed: int | None) -> list[list[Tensor]]:
+        return [
+            self.views(
+                decode(medium.data, sample.key, least=self.views.least),
+                None if seed is None else mixed(seed, number),
+            )
+            for number, medium in enumerate(sample.media)
+        ]
 
     def _ready(self, view: Tensor) -> Tensor:
         shape = self.views.spec
@@ -85,37 +133,61 @@ class Processor:
         return view
 
     def row(self, turns: Sequence[Turn], views: Sequence[int], all_text: bool, token_budget: int | None) -> Row:
-        """views: number of views of each medium."""
+        """views: number of views of each medium.
+
+        Raises: InputError("media_many: ...") or ("text_long: ...") for a row that the model has no positions for.
+        """
+        tokens = self._tokens_a_view(token_budget)
+        shown = sum(views[part] for turn in turns for part in turn.parts if isinstance(part, int))
+        room = self._room(shown, token_budget)
+        row = self.template.row(turns, self.tokenizer, [count * tokens for count in views], all_text, room)
+        if row.cut and self.overflow == "skip":
+            raise InputError(f"text_long: the text has more than {room} tokens and data.overflow is skip")
+        return row
+
+    def _room(self, views: int, token_budget: int | None) -> int:
+        """Text tokens that fit beside so many views."""
+        visual = views * self._tokens_a_view(token_budget)
+        room = min(self.template.max_tokens, self.positions - visual)
+        if room < 2 and visual:
+            raise InputError(
+                f"media_many: {views} views of {visual // views} tokens leave no room for text in {self.positions} positions"
+            )
+        return room
+
+    def _tokens_a_view(self, token_budget: int | None) -> int:
         shape = self.views.spec
-        tokens = self.spec.count(shape.height, shape.width, token_budget)
-        return self.template.row(turns, self.tokenizer, [count * tokens for count in views], all_text)
+        return self.spec.count(shape.height, shape.width, token_budget)
 
     def finish(self, batch: Batch, dtype: torch.dtype) -> Batch:
         """A batch of `example`s with its views as the encoder takes them, on the batch's device."""
         return replace(batch, views=self.views.finish(batch.views).to(dtype))
 
-    def collate(self, examples: Sequence[Example], token_budget: int | None = None) -> Batch:
-        """Rows padded on the right; a batch without pictures gets one blank view."""
+    def collate(self, examples: Sequence[Example], token_budget: int | None = None, pack: bool = False) -> Batch:
+        """A row an example, padded on the right; with pack one row that holds all of them without padding.
+
+        A batch without pictures gets one blank view.
+        """
         views = [view for example in examples for view in example.views]
         slots, first = [], 0
         for number, example in enumerate(examples):
-            slots.extend((number, first + slot) for slot in example.slots)
+            slots.extend((0 if pack else number, first + slot) for slot in example.slots)
             first += len(example.views)
         pictures = [picture for example in examples for picture in example.pictures]
         if not views:
             shape = self.views.spec
             views, pictures = [torch.zeros(shape.channels, shape.height, shape.width)], [-1]
-        ids = pad_sequence([example.ids for example in examples], batch_first=True, padding_value=0)
-        labels = pad_sequence([example.labels for example in examples], batch_first=True, padding_value=IGNORE)
-        lengths = torch.tensor([len(example.ids) for example in examples])
-        place = torch.arange(ids.shape[1])
-        rows = torch.arange(len(examples)).unsqueeze(1)
+        begins = list(accumulate((len(example.parent) for example in examples), initial=0))
+        parent = [begin + p if p >= 0 else -1 for begin, e in zip(begins, examples, strict=False) for p in e.parent]
+        segments = [example.segment + begin for begin, example in zip(begins, examples, strict=False)]
+        lay = _in_one_row if pack else _padded
         return Batch(
-            ids=ids,
-            labels=labels,
-            positions=place.expand_as(ids).clamp(max=int(lengths.max()) - 1),
-            segment=torch.where(place < lengths.unsqueeze(1), rows, PADDING),
-            parent=torch.full((len(examples),), -1),
+            ids=lay([example.ids for example in examples], 0),
+            labels=lay([example.labels for example in examples], IGNORE),
+            positions=lay([example.positions for example in examples], 0),
+            segment=lay(segments, PADDING),
+            parent=torch.tensor(parent),
+            sample=torch.tensor([number for number, example in enumerate(examples) for _ in example.parent]),
             views=torch.stack(views),
             slots=torch.tensor(slots, dtype=torch.long).reshape(-1, 2),
             pictures=torch.tensor(pictures),
@@ -123,14 +195,41 @@ class Processor:
             keys=tuple(example.key for example in examples),
         )
 
-    def _example(self, key: str, row: Row, made: Sequence[Sequence[Tensor]], identities: Sequence[int]) -> Example:
-        views = tuple(view for views in made for view in views)
+    def _example(
+        self,
+        key: str,
+        rows: Sequence[Row],
+        texts: Sequence[Sequence[Turn]],
+        made: Sequence[Sequence[Tensor]],
+        identities: Sequence[int],
+    ) -> Example:
+        """rows: of `texts`, in the same order.   made: views of each medium."""
+        layout = join(rows)
+        firsts = list(accumulate((len(views) for views in made), initial=0))
+        slots: list[int] = []
+        for number, begin, end in layout.taken:
+            media = [part for turn in texts[number] for part in turn.parts if isinstance(part, int)]
+            shown = [view for medium in media for view in range(firsts[medium], firsts[medium + 1])]
+            places = [id == VISUAL for id in rows[number].ids]
+            each = max(1, sum(places) // max(1, len(shown)))  # a picture lies in one segment as a whole
+            slots.extend(shown[sum(places[:begin]) // each : sum(places[:end]) // each])
         return Example(
             key=key,
-            ids=torch.tensor(row.ids),
-            labels=torch.tensor(row.labels),
-            views=views,
-            slots=tuple(range(len(views))),
+            ids=torch.tensor(layout.ids),
+            labels=torch.tensor(layout.labels),
+            positions=torch.tensor(layout.positions),
+            segment=torch.tensor(layout.segment),
+            parent=tuple(layout.parent),
+            views=tuple(view for views in made for view in views),
+            slots=tuple(slots),
             pictures=tuple(identity for identity, views in zip(identities, made, strict=True) for _ in views),
-            cut=row.cut,
+            cut=any(row.cut for row in rows),
         )
+
+
+def _padded(rows: list[Tensor], padding: int) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_value=padding)
+
+
+def _in_one_row(rows: list[Tensor], padding: int) -> Tensor:
+    return torch.cat(rows).unsqueeze(0)

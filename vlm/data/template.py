@@ -37,8 +37,10 @@ class Template:
         tokenizer: TextTokenizer,
         visual: Sequence[int],
         all_text: bool = False,
+        room: int | None = None,
     ) -> Row:
         """visual: number of visual tokens of each medium. all_text: user text carries loss too.
+        room: text tokens that the model has positions for, if fewer than max_tokens.
 
         A last user turn leaves the row open for an answer. Raises: InputError("text_empty: ...") if nothing would
         carry loss, InputError("text_long: ...") if the text before an answer leaves no room for it.
@@ -46,6 +48,7 @@ class Template:
         ids: list[int] = []
         labels: list[int] = []
         cut = False
+        most = min(self.max_tokens, room or self.max_tokens)
         text = 0  # text tokens so far; visual tokens are not counted against max_tokens
 
         def put(new: Sequence[int], loss: bool) -> None:
@@ -66,14 +69,14 @@ class Template:
                     answer = tokenizer.encode(part)
                     if not answer:
                         raise InputError("text_empty: an answer has no tokens")
-                    room = self.max_tokens - text - 1
-                    if room < 1:
+                    left = most - text - 1
+                    if left < 1:
                         raise InputError(
-                            f"text_long: {text} tokens stand before the answer and llm.template.max_tokens is "
-                            f"{self.max_tokens}"
+                            f"text_long: {text} tokens stand before the answer and only {most} fit "
+                            f"(llm.template.max_tokens {self.max_tokens}, and the model's positions)"
                         )
-                    cut = cut or len(answer) > room
-                    answer = [*answer[:room], tokenizer.special(self.end)]
+                    cut = cut or len(answer) > left
+                    answer = [*answer[:left], tokenizer.special(self.end)]
                     put(answer, loss=True)
                     text += len(answer)
                 elif self.prompt:

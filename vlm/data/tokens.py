@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.ranges import PositiveInt
@@ -37,6 +40,11 @@ class TextTokenizer:
             raise InputError(f"the tokenizer has no token {name!r}; set llm.template.begin and .end to tokens it has")
         return found
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two tokenizers that cut every text alike."""
+        return hashlib.sha256(self._engine().to_str().encode()).hexdigest()[:16]
+
     def fit(self, texts: Iterable[str]) -> None:
         """Learn from training texts; a tokenizer that needs no learning does nothing."""
 
@@ -56,6 +64,11 @@ class TextTokenizer:
     def _use(self, engine: Tokenizer) -> None:
         engine.encode_special_tokens = True
         self.engine = engine
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.engine is not None:  # a copied engine forgets the switch: data workers get copies
+            self._use(self.engine)
 
     def _engine(self) -> Tokenizer:
         if self.engine is None:
@@ -127,3 +140,72 @@ class TrainedBPE(TextTokenizer):
         )
         engine.train_from_iterator(texts, trainer)
         self._use(engine)
+
+
+class FolderTokenizer(TextTokenizer):
+    """The tokenizer.json of a folder in Hugging Face's form, read without its library.
+
+    names: "bos_token" -> "<s>" and so on, as the folder's settings give them.   added: id -> content of all added tokens.
+    specials: the special ones among them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.describe(path)
+        self.load(Path(path) / "tokenizer.json")
+        self.names = _special_names(Path(path))
+
+    @staticmethod
+    def describe(path: str) -> int:
+        """One more than the highest id."""
+        found = _read_json(Path(path), "tokenizer.json")
+        if found is None:
+            raise Mismatch(
+                "path",
+                f"{path} has no tokenizer.json; write one there with transformers: "
+                f"AutoTokenizer.from_pretrained({path!r}).save_pretrained({path!r})",
+            )
+        try:
+            entries = found["model"]["vocab"]
+            last = max(entries.values()) if isinstance(entries, dict) else len(entries) - 1
+            return 1 + max([last, *(token["id"] for token in found["added_tokens"])])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Mismatch("path", f"{path}/tokenizer.json is no tokenizer ({error!r}); copy it again") from error
+
+    def markup(self, text: str) -> Encoding:
+        """Ids and places of a text in which names of special tokens are obeyed."""
+        engine = self._engine()
+        engine.encode_special_tokens = False
+        try:
+            return engine.encode(text, add_special_tokens=False)
+        finally:
+            engine.encode_special_tokens = True
+
+    def _use(self, engine: Tokenizer) -> None:
+        engine.no_truncation()
+        engine.no_padding()
+        tokens = engine.get_added_tokens_decoder()
+        self.added = {id: token.content for id, token in tokens.items()}
+        self.specials = [token.content for token in tokens.values() if token.special]
+        super()._use(engine)
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    """None if the file is not there."""
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Mismatch("path", f"{folder / name} cannot be read ({error}); copy it again") from error
+
+
+def _special_names(folder: Path) -> dict[str, str]:
+    """As a chat template sees them; what tokenizer_config.json says goes before special_tokens_map.json."""
+    names: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        for key, value in (_read_json(folder, file) or {}).items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                names[key] = text
+    return names

@@ -68,12 +68,12 @@ def exact_match(model: VLM, slices: Sequence[Slice], prompts: Sequence[str]) -> 
     }
 
 
-def write_samples(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], count: int, folder: Path) -> None:
+def write_samples(said: Sequence[Answer], folder: Path) -> None:
     """samples.jsonl and a thumbnail a row. Raises: RunError if the folder cannot be written."""
     try:
         folder.mkdir(exist_ok=True)
         with (folder / "samples.jsonl").open("w") as file:
-            for number, answer in enumerate(ask(model, slices, prompts, count)):
+            for number, answer in enumerate(said):
                 row = {
                     "key": answer.sample.key,
                     "image": None,

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
 from vlm.contracts.batch import Batch
 from vlm.contracts.errors import RunError
 from vlm.contracts.fusion import Loss, Output
-from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
-from vlm.data.loader import Loaded
+from vlm.contracts.settings import KeepSettings, OptimizerSettings, ScheduleSettings
+from vlm.data.loader import Loaded, Step
 from vlm.data.order import mixed
 from vlm.training.optim import clip, make_optimizer, rate_factor
+from vlm.training.sharding import shard
+from vlm.training.sums import Sums
 from vlm.training.trainable import Trainable
 
 
 class Phase(lightning.LightningModule, ABC):
     """A Lightning module over an objective `loss(batch, output) -> Loss(total, count)`.
 
-    Gradients of a step are those of (sum of all totals) / (sum of all counts) over its micro-batches and ranks, so
-    1 x 8, 2 x 4 and 8 x 1 give the same step. `total_steps` and `accumulate` are set by the run before training.
+    One call of `training_step` is one optimizer step. Its gradients are those of (sum of all totals) / (sum of all
+    counts) over its micro-batches and ranks, so 1 x 8, 2 x 4 and 8 x 1 give the same step. `total_steps`, `sets`
+    and `validation_batches` are set by the run before training; `step` counts the optimizer steps taken, also before a resume.
     """
 
     total_steps = 1
-    accumulate = 1
+    step = 0
+    sets = 1  # of the training mix
+    validation_batches: int | None = None  # of all ranks together
+    asked_to_stop = False  # by a signal to this process; all ranks hear of it at the end of the step
 
     def __init__(
         self,
@@ -39,16 +46,22 @@ class Phase(lightning.LightningModule, ABC):
         aux: Mapping[str, float | None],
         optimizer: OptimizerSettings,
         schedule: ScheduleSettings,
+        keep: KeepSettings,
     ) -> None:
         super().__init__()
+        self.keep = keep
+        self.automatic_optimization = False
         self.model = model
         self.seed = seed
         self.trainable = Trainable(model, trainable)
         self.aux = {name: weight for name, weight in aux.items() if weight is not None}
         self.optimizer_settings, self.schedule_settings = optimizer, schedule
-        self.window: list[dict[str, Tensor]] = []  # sums of the micro-batches since the last optimizer step
-        self.keys: list[tuple[str, ...]] = []  # and their samples, to name them if the step breaks
-        self.finished: list[dict[str, Tensor]] = []  # sums of the optimizer steps since the last logged row
+        self.frozen = ""  # fingerprint of what does not train, set by the run
+        self.working_on: Step | None = None  # the step under way, to name its samples and sizes if it breaks
+        self.last = Sums()  # of the last optimizer step
+        self.unlogged = Sums()  # of the optimizer steps since the last logged row; part of a run's state
+        self.validated: dict[str, float] = {}  # metrics of the last validation
+        self.validated_at: int | None = None  # and its step
         self.train()  # Lightning keeps each module's mode as it finds it
 
     @abstractmethod
@@ -56,7 +69,7 @@ class Phase(lightning.LightningModule, ABC):
         """The objective of one micro-batch as a sum and its count."""
 
     def validation_metrics(self) -> dict[str, float]:
-        """What the validation that just ended found; `val/loss` chooses the best step."""
+        """What the validation that just ended found; `val/loss` chooses the best step. Every rank calls it."""
         return {}
 
     def objective(self, batch: Batch) -> Loss:
@@ -74,53 +87,64 @@ class Phase(lightning.LightningModule, ABC):
 
     # -- Lightning's calls ------------------------------------------------------------------------------------
 
+    def configure_model(self) -> None:
+        shard(self.model, self)
+
     def train(self, mode: bool = True) -> Phase:
         super().train(mode)
         self.trainable.set_mode(self.model, mode)
         return self
 
-    def transfer_batch_to_device(self, batch: Loaded, device: torch.device, dataloader_idx: int) -> Loaded:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # a step moves its micro-batches one by one
+
+    def ready(self, loaded: Loaded) -> Batch:
+        """The batch on this device, its views as the encoder takes them."""
         dtype = next(self.model.parameters()).dtype
-        ready = self.model.processor.finish(batch.batch.to(device), dtype)  # type: ignore[union-attr, operator]
-        return replace(batch, batch=ready)
+        return self.model.processor.finish(loaded.batch.to(self.device), dtype)  # type: ignore[union-attr, operator]
 
-    def on_train_batch_start(self, batch: Loaded, batch_idx: int) -> None:
-        # A pure function of the step, so that dropout after a resume is the same as without one.
-        seed = mixed(self.seed, batch_idx, self.global_rank) >> 1
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues a call a step for absent devices
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+    def training_step(self, step: Step, batch_idx: int) -> None:
+        sums = Sums(self.sets)
+        self.working_on = step
+        for number, loaded in enumerate(step.micro_batches):
+            # Which micro-batch of the step it is does not depend on the number of ranks, and so neither do its draws.
+            self._draw_from(mixed(self.seed, self.step, number * self.trainer.world_size + self.global_rank))
+            batch = self.ready(loaded)
+            with self._gradients(is_last=number + 1 == len(step.micro_batches)):
+                loss = self.objective(batch)
+                # DDP and FSDP take the mean over ranks; the count of the whole step divides later, once.
+                self.manual_backward(loss.total * self.trainer.world_size)
+            sums.add_loss(loss)
+            sums.add_rows(loaded)
+        sums.add("asked_to_stop", float(self.asked_to_stop))
+        self._take_step(sums.over_ranks(self.trainer))
 
-    def training_step(self, loaded: Loaded, batch_idx: int) -> Tensor:
-        batch = loaded.batch
-        loss = self.objective(batch)
-        self.keys.append(batch.keys)
-        self.window.append(
-            {
-                "total": loss.total.detach(),
-                "count": loss.count.detach(),
-                **{f"aux/{name}": value * loss.count for name, value in loss.logs.items()},
-            }
-        )
-        # Lightning divides by the micro-batches of a step and DDP by the ranks; the count divides later, once.
-        return loss.total * self.accumulate * self.trainer.world_size
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        sums = {name: sum((part[name] for part in self.window), torch.zeros(())) for name in self.window[0]}
-        if self.trainer.world_size > 1:
-            sums = {name: self.trainer.strategy.reduce(value, reduce_op="sum") for name, value in sums.items()}
-        count = sums["count"].clamp_min(1)
+    def _take_step(self, sums: Sums) -> None:
+        count = max(1.0, sums["count"])
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad /= count
-        norm = clip(self.model, self.optimizer_settings)
-        if not bool(torch.isfinite(norm) & torch.isfinite(sums["total"])):
-            raise RunError(self._broken(float(sums["total"] / count), float(norm)))
-        self.finished.append({**sums, "norm": norm})
-        self.window, self.keys = [], []
+        norm = float(clip(self.model, self.optimizer_settings))
+        if not torch.isfinite(torch.tensor([norm, sums["total"]])).all():
+            raise RunError(self._broken(sums["total"] / count, norm))
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        average_buffers(self.model, self.trainer)
+        sums.add("norm", norm)
+        sums.add("steps", 1)
+        self.last = sums
+        self.unlogged.include(sums)
+        self.step += 1
+        self.asked_to_stop = sums["asked_to_stop"] > 0
+        self.working_on = None
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated, self.validated_at = self.validation_metrics(), self.step
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.trainable, self.optimizer_settings)
+        optimizer = make_optimizer(self.model, self.trainable, self.optimizer_settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, self.total_steps, self.schedule_settings)
         )
@@ -130,23 +154,48 @@ class Phase(lightning.LightningModule, ABC):
 
     def take_metrics(self) -> dict[str, float]:
         """Means over the optimizer steps since the last call."""
-        steps, self.finished = self.finished, []
-        if not steps:
-            return {}
-        count = max(1.0, float(sum(step["count"] for step in steps)))
-        row = {"train/loss": float(sum(step["total"] for step in steps)) / count}
-        for name in steps[0]:
-            if name.startswith("aux/"):
-                row[f"train/{name[4:]}"] = float(sum(step[name] for step in steps)) / count
-        row["optim/grad_norm"] = float(sum(step["norm"] for step in steps)) / len(steps)
+        sums, self.unlogged = self.unlogged, Sums()
+        count = max(1.0, sums["count"])
+        row = {"train/loss": sums["total"] / count}
+        for name in sums.named("aux/"):
+            row[f"train/{name[4:]}"] = sums[name] / count
+        row["optim/grad_norm"] = sums["norm"] / max(1.0, sums["steps"])
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             row[f"optim/rate/{group['path']}"] = group["lr"]
         return row
 
+    def _draw_from(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed >> 1)  # torch.manual_seed also queues a call for absent devices
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed >> 1)
+
+    def _gradients(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """DDP exchanges gradients once a step, with the last micro-batch."""
+        strategy = self.trainer.strategy
+        waits = isinstance(strategy, DDPStrategy) and not is_last
+        return strategy.block_backward_sync() if waits else contextlib.nullcontext()
+
+    @property
+    def keys(self) -> list[str]:
+        """Samples of the step under way."""
+        step = self.working_on or Step()
+        return [key for loaded in step.micro_batches for key in loaded.batch.keys]
+
     def _broken(self, loss: float, norm: float) -> str:
-        keys = [key for batch in self.keys for key in batch]
+        keys = self.keys
         return (
-            f"step {self.global_step}: loss {loss} and gradient norm {norm} are not both finite, so the step was not "
-            f"taken; its samples are {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''} (all in failed_batch.json); "
-            "look at them, or lower the rates in phase.trainable; the same command would meet the same step again"
+            f"step {self.step}: loss {loss} and gradient norm {norm} are not both finite, so the step was not "
+            f"taken; its samples are {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''} (all in "
+            "failed_batch.json); look at them, or lower the rates in phase.trainable; the same command would meet the "
+            "same step again"
         )
+
+
+def average_buffers(model: nn.Module, trainer: lightning.Trainer) -> None:
+    """Moving statistics (BatchNorm) of trained modules become the mean over ranks, so that all keep the same model."""
+    if trainer.world_size == 1:
+        return
+    for module in model.modules():
+        for buffer in module.buffers(recurse=False) if module.training else ():
+            if buffer.is_floating_point():
+                buffer.copy_(trainer.strategy.reduce(buffer, reduce_op="mean"))

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from vlm.contracts.batch import Batch
 from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from vlm.contracts.settings import LanguageLossSettings, OptimizerSettings, ScheduleSettings
+from vlm.contracts.settings import KeepSettings, LanguageLossSettings, OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded
 from vlm.evaluation.intervals import paired_gain
-from vlm.losses.language import language_loss, row_nll
+from vlm.losses.language import language_loss, sample_nll
 from vlm.phases.base import Phase
 
 
@@ -33,6 +33,7 @@ class SFT(Phase):
         log_every: PositiveInt,
         validate_every: PositiveInt,
         save_every: PositiveInt,
+        keep: KeepSettings,
         targets: Literal["answers", "all"],
         samples: NonNegativeInt,
         trainable: Mapping[str, Any],
@@ -41,45 +42,65 @@ class SFT(Phase):
         optimizer: OptimizerSettings,
         schedule: ScheduleSettings,
     ) -> None:
-        super().__init__(model, seed, trainable, aux, optimizer, schedule)
+        super().__init__(model, seed, trainable, aux, optimizer, schedule, keep)
         self.reduction: Literal["token", "sample"] = loss.reduction
-        self.seen: list[tuple[Tensor, ...]] = []
+        self.seen: dict[int, list[np.ndarray]] = {}  # by number of the batch, the same whatever rank read it
 
     def loss(self, batch: Batch, output: Output) -> Loss:
         assert output.logp is not None
-        return language_loss(output.logp, batch.labels, self.reduction)
+        return language_loss(output.logp, batch, self.reduction)
 
     def validation_step(self, loaded: Loaded, batch_idx: int) -> None:
-        """Loss of each row with its own pictures and with other samples' pictures."""
-        batch = loaded.batch
-        nll, tokens = row_nll(self.model(batch).logp, batch.labels)
+        """Loss of each sample with its own pictures and with other samples' pictures."""
+        batch = self.ready(loaded)
+        nll, tokens = sample_nll(self.model(batch).logp, batch)
+        columns = [nll, tokens]
+        if self.model.processor.tokens_a_view:  # type: ignore[union-attr]
+            columns += self._without_its_pictures(batch, nll, tokens)
+        number = batch_idx * self.trainer.world_size + self.global_rank
+        self.seen[number] = [column.detach().cpu().numpy() for column in columns]
+
+    def _without_its_pictures(self, batch: Batch, nll: Tensor, tokens: Tensor) -> list[Tensor]:
+        """What each sample loses with others' pictures, whether all of its pictures were exchanged, and its cluster."""
         other = other_pictures(batch.pictures)
-        blinded, _ = row_nll(self.model(replace(batch, views=batch.views[other])).logp, batch.labels)
-        # A row counts for the gain if it has pictures and each of them was exchanged for a different one.
+        blinded, _ = sample_nll(self.model(replace(batch, views=batch.views[other])).logp, batch)
+        # A sample counts for the gain if it has pictures and each of them was exchanged for a different one.
         changed = batch.pictures[other] != batch.pictures
         exchanged = torch.zeros_like(tokens, dtype=torch.bool)
         cluster = torch.full_like(tokens, -1)
         if batch.slots.numel():
             rows, views = batch.slots.unbind(1)
-            unchanged = torch.zeros_like(tokens).index_add(0, rows, (~changed[views]).long())
+            unchanged = torch.zeros_like(tokens).index_add(0, rows, (~changed[views]).to(tokens.dtype))
             exchanged[rows] = True
             exchanged &= unchanged == 0
             cluster[rows] = batch.pictures[views]
-        self.seen.append(tuple(t.detach().cpu() for t in (nll, tokens, blinded - nll, exchanged, cluster)))
+        return [blinded - nll, exchanged, cluster]
 
     def on_validation_epoch_start(self) -> None:
-        self.seen = []
+        self.seen = {}
 
     def validation_metrics(self) -> dict[str, float]:
         """val/loss in nats a token; val/vision_gain with its standard error, clustered by picture."""
-        nll, tokens, delta, exchanged, cluster = (torch.cat(column).numpy() for column in zip(*self.seen, strict=True))
+        seen = gathered(self.seen, self.trainer.world_size)
+        rows = [seen[number] for number in sorted(seen)][: self.validation_batches]  # beyond, the last one repeated
+        nll, tokens, *pictures = (np.concatenate(column) for column in zip(*rows, strict=True))
         row = {"val/loss": float(nll.sum() / max(1, tokens.sum())), "val/samples": float(len(nll))}
-        if exchanged.any():
+        if pictures and pictures[1].any():
+            delta, exchanged, cluster = pictures
             gain, error = paired_gain(
                 delta[exchanged].astype(np.float64), tokens[exchanged].astype(np.float64), cluster[exchanged]
             )
             row |= {"val/vision_gain": gain, "val/vision_gain_se": error}
         return row
+
+
+def gathered(seen: dict[int, Any], world: int) -> dict[int, Any]:
+    """What all ranks have seen; the same on each."""
+    if world == 1:
+        return seen
+    everybody: list[Any] = [None] * world
+    torch.distributed.all_gather_object(everybody, seen)
+    return {number: value for part in everybody for number, value in part.items()}
 
 
 def other_pictures(pictures: Tensor) -> Tensor:

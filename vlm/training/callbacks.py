@@ -1,32 +1,35 @@
-"""What happens around the steps of a run: rows of metrics, checkpoints, stopping on request, the skip budget."""
+"""What happens around the steps of a run: rows of metrics, checkpoints, stopping on request."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
-from vlm.contracts.errors import RunError
-from vlm.data.loader import Loaded, Skip
-from vlm.training import checkpoint
-from vlm.training.folder import RunFolder, write_json
+from vlm.data.loader import Step, Steps
+from vlm.training.checkpoint import Checkpoints, State
+from vlm.training.folder import RunFolder
+from vlm.training.ledger import Ledger
 from vlm.training.log import MetricLog, WandbMirror
+from vlm.training.sharding import agree
+from vlm.training.snapshot import restore_optimizer, take
 
 log = logging.getLogger(__name__)
 BLIND = "this model does not use its pictures"
 QUIET_SECONDS = 15  # without a terminal, a line of progress at most this often
-SKIP_CHECK_FROM = 1000  # rows read before the skip budget is enforced
 
 
 class Stopped(SystemExit):
@@ -37,91 +40,80 @@ class Stopped(SystemExit):
 
 
 class Recorder(Callback):
-    """Writes metrics.jsonl and its mirror, status.json, skipped.jsonl, and shows progress."""
+    """Writes metrics.jsonl and its mirror and status.json, and shows progress; one process of a run has it."""
 
     def __init__(
-        self, folder: RunFolder, metrics: MetricLog, mirror: WandbMirror, every: int, skip_budget: float, progress: bool
+        self,
+        folder: RunFolder,
+        metrics: MetricLog,
+        mirror: WandbMirror,
+        ledger: Ledger,
+        steps: Steps,
+        every: int,
+        progress: bool,
     ) -> None:
-        self.folder, self.metrics, self.mirror = folder, metrics, mirror
-        self.every, self.skip_budget = every, skip_budget
+        self.folder, self.metrics, self.mirror, self.ledger, self.steps = folder, metrics, mirror, ledger, steps
+        self.every = every
         self.bar = tqdm(disable=None if progress else True, file=sys.stderr, unit="step", leave=False)
-        self.shown = time.monotonic()
-        self.samples = self.tokens = self.rows_read = self.skipped = self.cut = 0
-        self.since = {"samples": 0, "tokens": 0, "wait": 0.0}
-        self.last = time.monotonic()
-        self.began = self.batch_ended = self.last
-
-    def state_dict(self) -> dict[str, Any]:
-        names = ("samples", "tokens", "rows_read", "skipped", "cut")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        self.began = self.last = self.shown = time.monotonic()
+        self.since: dict[str, float] = {}
+        self.first_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.bar.total = trainer.max_steps
-        self.bar.update(trainer.global_step)
-        self.last = self.batch_ended = time.monotonic()
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Loaded, batch_idx: int) -> None:
-        self.since["wait"] += time.monotonic() - self.batch_ended
+        self.bar.total = pl_module.total_steps
+        self.bar.update(pl_module.step)
+        self.first_step = pl_module.step
+        self.began = time.monotonic()
+        self._restart_clock()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Loaded, batch_idx: int
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        rows = batch.batch.ids.shape[0] * trainer.world_size
-        tokens = int((batch.batch.segment >= 0).sum()) * trainer.world_size
-        self.samples += rows
-        self.tokens += tokens
-        self.since["samples"] += rows
-        self.since["tokens"] += tokens
-        self.cut += batch.cut
-        self._count_skips(batch.skipped, rows)
-        self.batch_ended = time.monotonic()
-        if pl_module.window:  # in the middle of an accumulation
-            return
         self.bar.update(1)
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            self._write_train(trainer, pl_module)
+        if pl_module.step % self.every == 0 or pl_module.step == pl_module.total_steps:
+            self._write_train(pl_module)
 
-    def _write_train(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        now = time.monotonic()
-        seconds = max(1e-9, now - self.last)
+    def _write_train(self, pl_module: Any) -> None:
+        seconds = max(1e-9, time.monotonic() - self.last)
+        counts = self.ledger.counts
         row = {
             **pl_module.take_metrics(),
-            "perf/samples_per_s": self.since["samples"] / seconds,
-            "perf/tokens_per_s": self.since["tokens"] / seconds,
-            "perf/data_wait": self.since["wait"] / seconds,
+            "perf/samples_per_s": (counts["samples"] - self.since["samples"]) / seconds,
+            "perf/tokens_per_s": (counts["tokens"] - self.since["tokens"]) / seconds,
+            "perf/data_wait": (self.steps.waited - self.since["waited"]) / seconds,
             "perf/memory_gb": _memory_gb(),
-            "data/skipped": self.skipped,
-            "data/cut": self.cut,
+            "data/skipped": counts["skipped"],
+            "data/cut": counts["cut"],
         }
-        self.write(trainer.global_step, row)
-        self.since = {"samples": 0, "tokens": 0, "wait": 0.0}
-        self.last = now
+        if len(self.ledger.names) > 1:
+            row |= {f"data/share/{name}": part["share"] for name, part in self.ledger.shares().items()}
+        self.write(pl_module.step, row)
+        self._restart_clock()
         self.bar.set_postfix_str(f"loss {row.get('train/loss', 0):.4f}", refresh=False)
+        now = time.monotonic()
         if self.bar.disable and now - self.shown > QUIET_SECONDS:
             self.shown = now
-            left = (trainer.max_steps - trainer.global_step) * (now - self.began) / max(1, trainer.global_step)
+            done = max(1, pl_module.step - self.first_step)
             log.info(
                 "%s step %d/%d loss %.4f, %.0f samples/s, about %.0f s left",
                 self.folder.path.name,
-                trainer.global_step,
-                trainer.max_steps,
+                pl_module.step,
+                pl_module.total_steps,
                 row.get("train/loss", float("nan")),
                 row["perf/samples_per_s"],
-                left,
+                (pl_module.total_steps - pl_module.step) * (now - self.began) / done,
             )
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        row = pl_module.validation_metrics()
-        self.write(trainer.global_step, row)
-        self.note(trainer.global_step, row)
-        self.folder.update(validated=trainer.global_step)
-        self.last = self.batch_ended = time.monotonic()  # a validation is no waiting for data
+    def _restart_clock(self) -> None:
+        counts = self.ledger.counts
+        self.since = {"samples": counts["samples"], "tokens": counts["tokens"], "waited": self.steps.waited}
+        self.last = time.monotonic()
 
-    def validated_at(self, step: int) -> bool:
-        return self.folder.status.get("validated") == step
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.write(pl_module.step, pl_module.validated)
+        self.note(pl_module.step, pl_module.validated)
+        if self.since:
+            self._restart_clock()  # a validation is no waiting for data
 
     def note(self, step: int, row: dict[str, float]) -> None:
         """Into status.json: the newest value of each metric, the best loss, and whether pictures are used."""
@@ -137,70 +129,114 @@ class Recorder(Callback):
             if not gain - 1.96 * error > 0:
                 warnings.append(f"{BLIND}: vision gain {gain:.4f} ± {error:.4f} nats a token is not above zero")
                 log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
-        self.folder.update(step=step, best=best, metrics=metrics, warnings=warnings)
+        self.folder.update(step=step, best=best, metrics=metrics, warnings=warnings, data=self.data())
+
+    def data(self) -> dict[str, Any]:
+        """Totals for status.json and the report: what was read, skipped by reason, cut, and each set's share."""
+        counts = self.ledger.counts
+        totals = {name: counts[name] for name in ("samples", "tokens", "rows_read", "skipped", "cut")}
+        return {**totals, "reasons": dict(self.ledger.reasons), "delivered": self.ledger.shares()}
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        counts = {"step": step, "samples": self.samples, "tokens": self.tokens}
+        counts = {"step": step, "samples": self.ledger.counts["samples"], "tokens": self.ledger.counts["tokens"]}
         full = {**counts, "seconds": round(self.folder.seconds, 3), **row}
         self.metrics.write(full)
         self.mirror.write(full)
-
-    def _count_skips(self, skipped: tuple[Skip, ...], rows: int) -> None:
-        self.rows_read += rows + len(skipped)
-        if not skipped:
-            return
-        self.skipped += len(skipped)
-        with (self.folder.path / "skipped.jsonl").open("a") as file:
-            for skip in skipped:
-                file.write(json.dumps(vars(skip)) + "\n")
-        first = skipped[0]
-        log.warning("skipped %s row %d: %s: %s", first.set, first.row, first.reason, first.detail)
-        if self.rows_read >= SKIP_CHECK_FROM and self.skipped > self.skip_budget * self.rows_read:
-            raise RunError(
-                f"{self.skipped} of {self.rows_read} rows could not be used, more than data.skip_budget="
-                f"{self.skip_budget:g}; see skipped.jsonl in the run folder, mend the data or raise the budget"
-            )
 
     def close(self) -> None:
         self.bar.close()
 
 
 class Saver(Callback):
-    """Saves every `every` steps, at the end, and when the process is asked to stop."""
+    """Saves every `save_every` steps, when a validation was among the best, at the end, and when asked to stop.
 
-    def __init__(self, folder: RunFolder, every: int) -> None:
-        self.folder, self.every = folder, every
-        self.asked = False
+    Every rank has one, as all of them bring their part of a state. A checkpoint at a step with a validation is written
+    after it, so that what was validated is never validated again. state: what the run goes on from, if it does.
+    facts: what all ranks must have found alike.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        ledger: Ledger,
+        save_every: int,
+        validate_every: int | None,
+        state: State | None,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.checkpoints, self.ledger, self.state, self.facts = checkpoints, ledger, state, facts
+        self.save_every, self.validate_every = save_every, validate_every
+        self._asked = False
+        self._parent = os.getppid()
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        agree(trainer, {"step": pl_module.step, **self.facts})
+        if self.state is not None:
+            restore_optimizer(trainer, pl_module, self.state)
+            self.state = None
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._ask)
 
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Step, batch_idx: int) -> None:
+        orphaned = trainer.world_size > 1 and os.getppid() != self._parent  # nobody watches over the ranks any more
+        pl_module.asked_to_stop = self._asked or orphaned
+
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Loaded, batch_idx: int
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        if pl_module.window:
+        is_last = pl_module.step == pl_module.total_steps
+        validates = self.validate_every is not None and pl_module.step % self.validate_every == 0
+        if pl_module.asked_to_stop and not is_last:
+            self._stop(trainer, pl_module, validated=not validates)
+        if not validates and (self._is_due(pl_module) or is_last):
+            self._save(trainer, pl_module, validated=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
+            asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+            if asked:
+                self._stop(trainer, pl_module, validated=False)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps or self.asked:
-            checkpoint.save(trainer, self.folder.path / "checkpoints")
-            self.folder.update(step=trainer.global_step)
-        if self.asked and trainer.global_step < trainer.max_steps:
-            raise Stopped
+        value = pl_module.validated["val/loss"]
+        is_last = pl_module.step == pl_module.total_steps
+        is_best = trainer.strategy.broadcast(self.checkpoints.is_among_the_best(value))
+        if is_best or is_last or self._is_due(pl_module):
+            self._save(trainer, pl_module, validated=True, value=value)
+
+    def _is_due(self, pl_module: Any) -> bool:
+        return pl_module.step % self.save_every == 0
+
+    def _save(self, trainer: lightning.Trainer, pl_module: Any, validated: bool, value: float | None = None) -> None:
+        state = take(trainer, pl_module, self.ledger.state(), validated)
+        if state is not None:
+            self.checkpoints.write(state, value)
+
+    def _stop(self, trainer: lightning.Trainer, pl_module: Any, validated: bool) -> None:
+        self._save(trainer, pl_module, validated)
+        self.checkpoints.wait()
+        raise Stopped
 
     def restore_signals(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, RunError) and pl_module.keys:
-            keys = [key for batch in pl_module.keys for key in batch]
-            write_json(self.folder.path / "failed_batch.json", {"step": trainer.global_step, "keys": keys})
+        self._before = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self._asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True
         log.info("asked to stop: finishing this step and saving (once more to stop at once)")
 
 

@@ -1,42 +1,120 @@
-"""Checkpoints of a run: written whole or not at all, the last two kept."""
+"""Checkpoints of a run: what trains and its optimizer, written in the background, whole or not at all.
+
+A checkpoint is one file, `step-<step>-<checksum>.ckpt`: it appears under that name in one moment, when all of it is on
+the disk, and a file whose content does not have the checksum of its name is never used. Tensors are whole, not sharded,
+so any number of processes can go on from it. Random numbers need no place in it: every draw is a function of (seed,
+step, micro-batch) or (seed, position). Neither do readers of data: the step says which rows come next.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
 import os
-import pickle
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from torch import nn
 
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.settings import KeepSettings
+from vlm.training.folder import write_json
 
 log = logging.getLogger(__name__)
+FORMAT = 2
+DIGITS = 16  # of the SHA-256 that stand in a file's name
 
-KEPT = 2
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a run goes on from.
+
+    model: trained parameters and the buffers that move.   optimizer, schedule: their own states, by parameter name.
+    counters: what was read.   unlogged: sums of the steps since the last row of metrics.
+    frozen: fingerprint of what does not train.
+    validated: whether the validation due at this step, if any, is done.
+    """
+
+    step: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    counters: dict[str, Any]
+    unlogged: dict[str, float]
+    frozen: str
+    validated: bool
 
 
-def save(trainer: lightning.Trainer, folder: Path) -> Path:
-    """Write the trainer's state as step-<n>.ckpt. Raises: RunError if it cannot be written; older ones stay."""
-    path = folder / f"step-{trainer.global_step:08d}.ckpt"
-    temporary = folder / f".{path.name}.part"
-    try:
-        folder.mkdir(exist_ok=True)
-        trainer.save_checkpoint(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}; free some space or fix its permissions, then give "
-            "the same command again"
-        ) from error
-    for old in all_of(folder)[:-KEPT]:
-        old.unlink()
-    return path
+class Checkpoints:
+    """The checkpoints in one folder, written by one process; `write` returns before the file is there."""
+
+    def __init__(self, folder: Path, keep: KeepSettings) -> None:
+        self.folder, self.keep = folder, keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._values: dict[str, float] = _read_values(folder)
+
+    def write(self, state: State, value: float | None = None) -> None:
+        """Write in the background, after the one before. value: of the validation at this step, lower is better.
+
+        The state's tensors must not change any more. Raises: RunError if the one before could not be written.
+        """
+        self.wait()
+        self._pending = self._writer.submit(self._write, state, value)
+
+    def wait(self) -> None:
+        """Until everything is on the disk. Raises: RunError if it could not be written; older ones stay."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        self._writer.shutdown()
+
+    def is_among_the_best(self, value: float) -> bool:
+        """Whether a checkpoint with this validation loss would be kept for it."""
+        best = sorted(self._values.values())[: self.keep.best]
+        return math.isfinite(value) and self.keep.best > 0 and (len(best) < self.keep.best or value < best[-1])
+
+    def _write(self, state: State, value: float | None) -> None:
+        temporary = self.folder / f".step-{state.step:08d}.part"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, **vars(state)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            path = self.folder / f"step-{state.step:08d}-{_checksum(temporary)}.ckpt"
+            temporary.replace(path)
+            _sync_folder(self.folder)
+            if value is not None and math.isfinite(value):
+                self._values[path.name] = value
+            self._clean(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            temporary.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise RunError(
+                f"{self.folder}: the checkpoint of step {state.step} cannot be written: {reason}; free some space or "
+                "fix its permissions, then give the same command again"
+            ) from error
+
+    def _clean(self, newest: Path) -> None:
+        """Remove what no rule keeps: the last ones, the best ones, every so many steps."""
+        files = all_of(self.folder)
+        best = sorted((name for name in self._values), key=lambda name: self._values[name])[: self.keep.best]
+        for path in files[: -self.keep.last]:
+            spared = self.keep.every is not None and step_of(path) % self.keep.every == 0
+            if path.name not in best and not spared and path != newest:
+                path.unlink()
+        remaining = {path.name for path in all_of(self.folder)}
+        self._values = {name: value for name, value in self._values.items() if name in remaining}
+        write_json(self.folder / "values.json", self._values)
 
 
 def all_of(folder: Path) -> list[Path]:
@@ -44,39 +122,72 @@ def all_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.ckpt"))
 
 
-def newest(folder: Path, module: lightning.LightningModule) -> Path | None:
-    """The newest checkpoint that can be read; one that was cut short is left out, and it says so.
+def step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
-    Raises: InputError if there are some and none can be read, or if it belongs to another model or recipe.
+
+def newest(folder: Path) -> State | None:
+    """The newest checkpoint that is whole; one that is not is left out, and it says so.
+
+    Raises: InputError if there are some and none is whole.
     """
     found = all_of(folder)
     for path in reversed(found):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            log.warning("%s cannot be read (%s); going back to the one before", path, str(error).partition("\n")[0])
+        if _checksum(path) != path.stem.rpartition("-")[2]:
+            log.warning("%s is cut short or damaged (its checksum differs); going back to the one before", path)
             continue
-        faults = _differences(state, module)
-        if faults:
-            raise InputError(f"{path} belongs to another model or recipe: {faults}; give the run that fits")
-        return path
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("format") != FORMAT:
+            raise InputError(f"{path} was written by another version of this project; go on with that version")
+        return State(**content)
     if found:
         raise InputError(f"none of the checkpoints in {folder} can be read; remove that folder to start again")
     return None
 
 
-def _differences(state: dict[str, Any], module: lightning.LightningModule) -> str:
-    """What does not fit between a checkpoint and what it is to be loaded into."""
-    given, wanted = state["state_dict"], module.state_dict()
-    names = sorted(given.keys() ^ wanted.keys())
-    names += sorted(n for n in given.keys() & wanted.keys() if given[n].shape != wanted[n].shape)
+def fingerprint(model: nn.Module) -> str:
+    """Of the tensors that do not train: names, shapes, and values at up to 1024 evenly spread places of each."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            flat = parameter.detach().flatten()
+            places = torch.linspace(0, max(0, flat.numel() - 1), min(1024, flat.numel()), device=flat.device).long()
+            digest.update(f"{name} {list(parameter.shape)}".encode())
+            digest.update(flat[places].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:DIGITS]
+
+
+def differences(state: State, model: nn.Module, groups: list[str]) -> str:
+    """What does not fit between a checkpoint and what it is to be loaded into; empty if all fits.
+
+    groups: paths of the optimizer's parameter groups.
+    """
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in frozen}
+    names = sorted(wanted.keys() ^ state.model.keys())
+    names += sorted(name for name in wanted.keys() & state.model.keys() if wanted[name] != state.model[name].shape)
     if names:
         return f"{len(names)} tensors differ, first {names[0]}"
-    groups = [len(group["params"]) for group in state["optimizer_states"][0]["param_groups"]]
-    optimizer: Any = module.configure_optimizers()
-    ours = [len(group["params"]) for group in optimizer["optimizer"].param_groups]
-    return "" if groups == ours else "phase.trainable trains other parts"
+    if [group["path"] for group in state.optimizer["param_groups"]] != groups:
+        return "phase.trainable trains other parts"
+    return "" if state.frozen == fingerprint(model) else "the weights that do not train are others than they were"
 
 
-def step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)  # a rename is on the disk when its folder is
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_values(folder: Path) -> dict[str, float]:
+    file = folder / "values.json"
+    known: Mapping[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    names = {path.name for path in all_of(folder)}
+    return {name: value for name, value in known.items() if name in names}

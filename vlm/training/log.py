@@ -21,9 +21,7 @@ class MetricLog:
 
     def __init__(self, path: Path, from_step: int) -> None:
         self.path = path
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= from_step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+        drop_beyond(path, from_step)
         self.file = path.open("a", buffering=1)
 
     def write(self, row: Mapping[str, float]) -> None:
@@ -31,6 +29,13 @@ class MetricLog:
 
     def close(self) -> None:
         self.file.close()
+
+
+def drop_beyond(path: Path, step: int) -> None:
+    """Take back the lines of steps that are trained again, so that a resumed run leaves what an undisturbed one does."""
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
 
 
 class WandbMirror:

@@ -6,18 +6,20 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
 from vlm.training.trainable import Trainable
 
 
-def make_optimizer(trainable: Trainable, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, trainable: Trainable, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """One group a path of the trainable tree, split in two where weight decay spares vectors and scalars."""
     groups = []
+    parameters = dict(model.named_parameters())
     for path, members in trainable.groups.items():
         for decays in (True, False):
-            chosen = [parameter for _, parameter in members if (parameter.ndim >= 2) == decays]
+            chosen = [parameters[name] for name in members if (parameters[name].ndim >= 2) == decays]
             if chosen:
                 groups.append(
                     {
@@ -57,6 +59,8 @@ def clip(model: nn.Module, settings: OptimizerSettings) -> Tensor:
                 # 1e-8 guards the division only: a gradient below its limit is left as it is
                 gradient.mul_(torch.where(norm > limit, limit / (norm + 1e-8), 1.0))
     total = get_total_norm(gradients.values())
+    if isinstance(total, DTensor):
+        total = total.full_tensor()
     if settings.clip_norm is not None:
         clip_grads_with_norm_([p for p in model.parameters() if p.grad is not None], settings.clip_norm, total)
     return total

@@ -30,19 +30,20 @@ class Trainable:
 
     def __init__(self, model: nn.Module, tree: Mapping[str, Any]) -> None:
         self.rates = paths(tree)
-        self.groups: dict[str, list[tuple[str, nn.Parameter]]] = {path: [] for path in self.rates}
+        self.groups: dict[str, list[str]] = {path: [] for path in self.rates}  # names: sharding replaces parameters
         for name, parameter in model.named_parameters():
             path = self._longest(name)
             if path is None or self.rates[path] is None:
                 parameter.requires_grad_(False)
             else:
                 parameter.requires_grad_(True)
-                self.groups[path].append((name, parameter))
+                self.groups[path].append(name)
         names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        weightless = [name for name, part in model.named_children() if not list(part.parameters())]
         problems = [
             Problem(f"phase.trainable.{path}", f"no parameter is called so; parts are {', '.join(_tops(names))}")
             for path in self.rates
-            if not any(_under(name, path) for name in names)
+            if not any(_under(name, path) for name in names) and path not in weightless
         ]
         self.groups = {path: group for path, group in self.groups.items() if group}
         if not problems and not self.groups:

@@ -1,0 +1,29 @@
+"""What a process knows of the others before it talks to them: its number, and a sign of life for who watches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HEARTBEAT = "VLM_HEARTBEAT"  # a folder in which every rank notes the last step it has finished
+
+
+def rank() -> int:
+    """Of this process, as its launcher says; 0 if it is alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def launched_world() -> int | None:
+    """Number of processes that a launcher started together; None if there was no launcher."""
+    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else None
+
+
+def beat(step: int) -> None:
+    if folder := os.environ.get(HEARTBEAT):
+        (Path(folder) / str(rank())).write_text(str(step))
+
+
+def last_beats(folder: Path, world: int) -> list[int | None]:
+    """The last step that each rank has finished; None = it has not begun to train."""
+    files = [folder / str(number) for number in range(world)]
+    return [int(file.read_text() or 0) if file.exists() else None for file in files]

@@ -1,0 +1,64 @@
+"""How a model is spread over processes: the strategy of a hardware profile, and where FSDP2 cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from vlm.contracts.errors import RunError
+from vlm.contracts.parts import PARTS
+from vlm.contracts.settings import HardwareProfile
+from vlm.models.recompute import blocks
+
+
+def strategy(hardware: HardwareProfile) -> Any:
+    """What Lightning calls a strategy. A process that hears nothing from the others for timeout_s gives up."""
+    backend = "gloo" if hardware.accelerator == "cpu" else "nccl"
+    wait = timedelta(seconds=hardware.timeout_s)
+    if hardware.strategy == "ddp":
+        # Buffers are averaged once a step (vlm.phases.base), which says more than the first rank's.
+        return DDPStrategy(process_group_backend=backend, timeout=wait, broadcast_buffers=False)
+    if hardware.strategy == "fsdp2":
+        return ModelParallelStrategy(
+            data_parallel_size=hardware.world, tensor_parallel_size=1, process_group_backend=backend, timeout=wait
+        )
+    return "auto"
+
+
+def agree(trainer: lightning.Trainer, facts: Mapping[str, Any]) -> None:
+    """Before the first step: what every rank must have found alike, such as the step to go on from.
+
+    Raises: RunError, on every rank, that names a rank and the fact in which it differs from the first.
+    """
+    if trainer.world_size == 1:
+        return
+    everybody: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everybody, dict(facts))
+    for number, found in enumerate(everybody):
+        for name, value in found.items():
+            if value != everybody[0][name]:
+                raise RunError(
+                    f"rank {number} has another {name} than rank 0 ({value}, not {everybody[0][name]}); every process "
+                    "needs the same files: look at paths.data, paths.runs and the folders that give weights"
+                )
+
+
+def shard(model: nn.Module, module: lightning.LightningModule) -> None:
+    """Under FSDP2 cut every repeated block and the rest as one unit; else leave the model as it is.
+
+    Parts are not units of their own: `embed`, `logits` and the like are called from outside their `forward`.
+    """
+    if not isinstance(module.trainer.strategy, ModelParallelStrategy) or isinstance(model, FSDPModule):
+        return
+    mesh = module.device_mesh["data_parallel"]  # type: ignore[index]
+    for part in PARTS:
+        for block in blocks(getattr(model, part)):
+            fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +21,10 @@ from vlm.contracts.errors import InputError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
-from vlm.data.loader import Loader, Reading, Rows, Steps, validation_loader
+from vlm.data.loader import PREFETCH, Loader, Reading, Rows, Steps, validation_loader
 from vlm.data.order import Mix
 from vlm.data.plan import Planner, micro_batch_of
+from vlm.data.processor import Example
 from vlm.evaluation.answers import ask, exact_match, write_samples
 from vlm.library import make
 from vlm.models.assemble import create
@@ -165,8 +167,10 @@ class Job:
         """Every rank does the same, as parts of the model may lie on others; the first one writes it down."""
         if validation is not None and self.phase.validated_at != self.phase.total_steps:
             trainer.validate(self.phase, validation, verbose=False)
+        # Before anything that may still go wrong: what was trained is safe.
+        save_model(self.model, self.folder.path / "model", write=recorder is not None)
         if isinstance(self.model, FSDPModule):
-            self.model.unshard()
+            self.model.unshard()  # for the parts that answers call by themselves
         prompts = self.settings.data.prompts
         if self.slices["test"]:
             row = exact_match(self.model, self.slices["test"], prompts)
@@ -174,13 +178,13 @@ class Job:
                 recorder.write(self.phase.total_steps, row)
                 recorder.note(self.phase.total_steps, row)
         shown = self.slices["validate"] or self.slices["test"] or self.slices["train"]
-        said = list(ask(self.model, shown, prompts, self.phase_config["samples"]))
-        save_model(self.model, self.folder.path / "model", write=recorder is not None)
+        said = list(ask(self.model, shown, prompts, self.phase_config["samples"], shorten=True))
         if recorder:
             write_samples(said, self.folder.path / "samples")
             data = recorder.data()
             log.info("data: %s", _delivered(self.slices["train"], self.mix.shares(), data["delivered"]))
             self.folder.update(step=self.phase.total_steps, data=data)
+            write_json(self.folder.path / "data.json", {**self.data_record, "asked": self.asked, **data})
 
     def _facts(self) -> dict[str, Any]:
         """What decides the run beside its configuration."""
@@ -207,12 +211,38 @@ class Job:
             callbacks=callbacks,
         )
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """The share of all training samples that each set is to give."""
+        return dict(zip([part.name for part in self.slices["train"]], self.mix.shares(), strict=True))
+
     def _training_rows(self) -> Rows:
-        """With what the first rows show about the length of text. Raises: InputError if none can be used."""
+        """With what the first rows show about lengths and sizes. Raises: InputError if none can be used."""
         rows = self._rows(self.slices["train"], self.mix, self.settings.seed)
-        bytes_a_token = self._preflight(rows)
-        rows.reading = replace(rows.reading, bytes_a_token=bytes_a_token)
+        tried = self._preflight(rows)
+        self._refuse_small_shared_memory(max(example.bytes for example, _ in tried))
+        text = sum(int((example.ids != VISUAL).sum()) for example, stored in tried if stored)
+        stored = sum(stored for _, stored in tried)
+        rows.reading = replace(rows.reading, bytes_a_token=stored / text if stored else None)
         return rows
+
+    def _refuse_small_shared_memory(self, largest: int) -> None:
+        """Batches travel from data workers by shared memory, and a full one ends them with a bus error in mid-run.
+
+        largest: bytes of the largest of the first examples.
+        """
+        shared = Path("/dev/shm")
+        if not self.hardware.workers or not shared.is_dir():
+            return
+        batches = self.hardware.workers * PREFETCH * self.hardware.devices
+        needed, free = batches * self.micro_batch * largest, shutil.disk_usage(shared).free
+        log.info("data workers hold up to %d batches ready, about %.2f GB of /dev/shm", batches, needed / 2**30)
+        if needed > free:
+            raise InputError(
+                f"hardware.workers: {self.hardware.workers} data workers would hold about {needed / 2**30:.2f} GB ready, "
+                f"but /dev/shm has {free / 2**30:.2f} GB free; mount a larger one (docker: --shm-size), or lower "
+                "hardware.workers or hardware.micro_batch"
+            )
 
     def _rows(self, slices: Sequence[sources.Slice], mix: Mix, seed: int | None) -> Rows:
         data = self.settings.data
@@ -270,6 +300,8 @@ class Job:
             given = {part: self.settings.init_from for part in PARTS} | given
         for part, source in given.items():
             load_part(self.model, part, model_folder(source))
+        if "llm" not in given and hasattr(self.model.llm, "load_pretrained"):
+            self.model.llm.load_pretrained()  # from the folder that llm.path names
         if "llm" in given:
             learned = model_folder(given["llm"]) / "tokenizer.json"
             if learned.exists():
@@ -296,12 +328,12 @@ class Job:
             self.model.processor.tokenizer.save(path.with_suffix(".part"))  # other ranks may look for it at any time
             path.with_suffix(".part").replace(path)
 
-    def _preflight(self, rows: Rows) -> float | None:
+    def _preflight(self, rows: Rows) -> list[tuple[Example, int]]:
         """If none of the first rows can be used, or none has a picture, data and model do not belong together.
 
-        Returns: stored bytes a text token, None if no source has an index.
+        Returns: those that can, with the stored bytes of their text (0 without an index).
         """
-        faults, usable, pictures, text, stored = [], 0, 0, 0, 0
+        faults, tried = [], []
         for position in range(min(PREFLIGHT, self.mix.length)):
             place = self.mix.place(position)
             part = self.slices["train"][place.source]
@@ -310,20 +342,16 @@ class Job:
             except InputError as error:
                 faults.append(f"  {part.name} row {place.row}: {error}")
                 continue
-            usable, pictures = usable + 1, pictures + len(example.slots)
-            found = part.costs(place.row)
-            if found is not None:
-                stored += found[0]
-                text += int((example.ids != VISUAL).sum())
-        if not usable:
+            tried.append((example, (part.costs(place.row) or (0,))[0]))
+        if not tried:
             listing = "\n".join(faults[:3])
             raise InputError(f"none of the first {len(faults)} training rows can be used by this model:\n{listing}")
-        if not pictures and self.model.processor.tokens_a_view:
+        if not any(example.slots for example, _ in tried) and self.model.processor.tokens_a_view:
             raise InputError(
-                f"none of the first {usable} training rows has a picture, but this model has an encoder to train with; "
+                f"none of the first {len(tried)} training rows has a picture, but this model has an encoder to train with; "
                 "choose data with pictures, or encoder=none connector=none"
             )
-        return stored / text if text else None
+        return tried
 
     def _tell_batch(self) -> None:
         """The samples of a step that broke, for who wants to look at them."""

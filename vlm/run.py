@@ -154,7 +154,7 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
         if folder.is_finished:  # by another process, while this one prepared
             return
         started = folder.status.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
-        folder.describe(composed.config, composed.overrides, data.record)
+        folder.describe(composed.config, composed.overrides, {**data.record, "asked": job.asked})
         folder.update(
             state="running",
             step=folder.status.get("step", 0),

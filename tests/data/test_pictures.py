@@ -184,7 +184,7 @@ def test_a_reduced_decode_shows_the_same_picture() -> None:
     small = decode(data, "a", least=(224, 224))
     assert small.shape == (240, 320, 3)
     expected = np.asarray(picture.resize((320, 240), Image.Resampling.BOX), dtype=int)
-    assert np.abs(small - expected).mean() < 2
+    assert np.abs(small - expected).mean() < 3
 
 
 def test_only_jpegs_of_plain_colours_are_reduced() -> None:
@@ -208,7 +208,7 @@ def test_damage_that_pillow_fills_with_grey_is_refused(least: tuple[int, int] | 
     start = data.index(b"\xff\xda") + 14
     damaged = data[: start + 2000] + b"\xff\xd9"  # an end that comes early
     Image.open(BytesIO(damaged)).load()
-    with pytest.raises(PictureError, match="^media_(truncated|undecodable): a: "):
+    with pytest.raises(PictureError, match=r"^media_(truncated|undecodable): a: "):
         decode(damaged, "a", least=least)
 
 

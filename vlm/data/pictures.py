@@ -160,7 +160,11 @@ def _decode_jpeg(data: bytes, header: Image.Image, least: tuple[int, int] | None
         least = least[1], least[0]
     bounds = {} if least is None else _bounds(height, width, *least)
     space = "RGB" if header.mode == "RGB" else "GRAY"
-    pixels = simplejpeg.decode_jpeg(data, space, min_factor=1, strict=True, **bounds)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, space, min_factor=1, strict=True, **bounds)
+    except ValueError:
+        header.load()  # Pillow tells a cut file from a damaged one more often
+        raise
     return _turned(pixels if space == "RGB" else pixels[..., 0], orientation)
 
 

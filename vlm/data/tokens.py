@@ -145,8 +145,8 @@ class TrainedBPE(TextTokenizer):
 class FolderTokenizer(TextTokenizer):
     """The tokenizer.json of a folder in Hugging Face's form, read without its library.
 
-    names: "bos_token" -> "<s>" and so on, as the folder's settings give them.   added: id -> content of all added tokens.
-    specials: the special ones among them.
+    names: "bos_token" -> "<s>" and so on, as the folder's settings give them.
+    added: id -> content of all added tokens.   specials: contents of the special ones among them.
     """
 
     def __init__(self, path: str) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from vlm.contracts.errors import RunError
 from vlm.contracts.sample import Sample
+from vlm.data.branches import conversations
 from vlm.data.loader import as_conversation
 from vlm.data.pictures import open_picture
 from vlm.data.sources import Slice
@@ -34,9 +35,12 @@ class Answer:
     reference: str
 
 
-def ask(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None) -> Iterator[Answer]:
+def ask(
+    model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None, shorten: bool = False
+) -> Iterator[Answer]:
     """Greedy answers to the last turn of each row, in order; of `limit` rows, evenly spread.
 
+    shorten: of a conversation too long for the model, ask an earlier turn; never for a score.
     Raises: InputError for a row that cannot be used: a score over fewer rows than it names would be no score.
     """
     rows = [(part, row) for part in slices for row in range(len(part))]
@@ -44,13 +48,31 @@ def ask(model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int 
         rows = [rows[number * len(rows) // limit] for number in range(limit)]
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     for begin in tqdm(range(0, len(rows), BATCH), desc="answering", unit="batch", leave=False, disable=None):
-        samples = [as_conversation(part[row], prompts, 0) for part, row in rows[begin : begin + BATCH]]
+        samples = [_last_question(as_conversation(part[row], prompts, 0)) for part, row in rows[begin : begin + BATCH]]
+        if shorten:
+            samples = [_shortened(model, sample) for sample in samples]
         opened = [replace(sample, turns=sample.turns[:-1]) for sample in samples]
         batch = model.processor.collate([model.processor.open_example(sample) for sample in opened])
         said = answers(model, model.processor.finish(batch.to(device), dtype))
         for sample, text in zip(samples, said, strict=True):
             prompt = " ".join(part for part in sample.turns[-2].parts if isinstance(part, str))
             yield Answer(sample, prompt, text, "".join(map(str, sample.turns[-1].parts)))
+
+
+def _last_question(sample: Sample) -> Sample:
+    """Of independent questions the last one alone: the others' answers would give it away."""
+    return replace(sample, turns=conversations(sample)[-1], meta={})
+
+
+def _shortened(model: VLM, sample: Sample) -> Sample:
+    """Without the last exchanges that leave no room for an answer; the first one stays."""
+    turns = sample.turns
+    while len(turns) > 3:
+        example = model.processor.open_example(replace(sample, turns=turns[:-1]))
+        if len(example.ids) < model.llm.spec.positions:  # type: ignore[union-attr, operator]
+            break
+        turns = turns[:-2]
+    return replace(sample, turns=turns)
 
 
 def exact_match(model: VLM, slices: Sequence[Slice], prompts: Sequence[str]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
 from vlm.origins import group_defaults
+from vlm.training.ranks import launched_world, rank
 from vlm.wording import did_you_mean
 
 Task = Callable[[Composed], Any]
@@ -196,8 +197,10 @@ def tell(error: Exception) -> int:
 
     Returns the exit code.
     """
+    who = f"rank {rank()}: " if launched_world() is not None else ""  # several processes share standard error
     if isinstance(error, ConfigError | InputError | RunError):
-        print(error, file=sys.stderr, flush=True)
+        print(f"{who}{error}", file=sys.stderr, flush=True)
     else:
+        print(who, end="", file=sys.stderr)
         traceback.print_exception(error)
     return 2 if isinstance(error, ConfigError | InputError) else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
@@ -50,6 +51,32 @@ def captions(root: Path, count: int = 80) -> Path:
         lines.append(f"{number}.png\ta {name} square at the {'left' if left else 'right of the picture'}\n")
     (source / "captions.tsv").write_text("".join(lines))
     return prepare("caption_table", source, root / "data")
+
+
+def chats(root: Path, count: int = 120) -> Path:
+    """A set `chat_jsonl` under root/data: questions about no, one or several coloured pictures, of ragged lengths."""
+    source = root / "talks"
+    source.mkdir(parents=True)
+    colours = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (40, 60, 220)}
+    rows = []
+    for number in range(count):
+        names = [list(colours)[(number + k) % 3] for k in range(number % 4)]  # 0, 1, 2 or 3 pictures
+        for place, name in enumerate(names):
+            picture = Image.new("RGB", (32, 32), colours[name])
+            picture.putpixel((number % 32, number // 32), (place, number % 256, 0))
+            picture.save(source / f"{number}-{place}.png")
+        answer = " and ".join(names) or "nothing to see here" + " at all" * (number % 9)
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": "<image>" * len(names) + f"what is number {number}"},
+                    {"role": "assistant", "content": answer},
+                ],
+                "images": [f"{number}-{place}.png" for place in range(len(names))],
+            }
+        )
+    (source / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return prepare("chat_jsonl", source, root / "data")
 
 
 def prepare(name: str, source: Path, out: Path, *words: str) -> Path:

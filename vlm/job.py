@@ -138,9 +138,7 @@ class Job:
                 self._finish(trainer, recorder, validation)
             except Exception as error:
                 self._tell_batch()
-                raise explained(
-                    error, self.rank, self.hardware.timeout_s, self.phase.step, self.phase.working_on
-                ) from error
+                raise explained(error, self.hardware.timeout_s, self.phase.step, self.phase.working_on) from error
 
     @contextlib.contextmanager
     def _recorder(self, ledger: Ledger, steps: Steps) -> Iterator[Recorder]:
@@ -159,6 +157,7 @@ class Job:
             yield recorder
             failed = False
         finally:
+            self.folder.update(step=self.phase.step, data=recorder.data())
             recorder.close()
             metrics.close()
             mirror.finish(failed)
@@ -182,8 +181,7 @@ class Job:
         if recorder:
             write_samples(said, self.folder.path / "samples")
             data = recorder.data()
-            log.info("data: %s", _delivered(self.slices["train"], self.mix.shares(), data["delivered"]))
-            self.folder.update(step=self.phase.total_steps, data=data)
+            log.info("data: %s", _delivered(self.asked, data["delivered"]))
             write_json(self.folder.path / "data.json", {**self.data_record, "asked": self.asked, **data})
 
     def _facts(self) -> dict[str, Any]:
@@ -360,12 +358,12 @@ class Job:
             write_json(self.folder.path / name, {"step": self.phase.step, "keys": self.phase.keys})
 
 
-def _delivered(slices: Sequence[sources.Slice], asked: Sequence[float], delivered: Mapping[str, Any]) -> str:
+def _delivered(asked: Mapping[str, float], delivered: Mapping[str, Any]) -> str:
     """Shares asked for and delivered, in words."""
     parts = [
-        f"{part.name} {delivered[part.name]['share']:.2%} of samples (asked {share:.2%}), "
-        f"{delivered[part.name]['token_share']:.2%} of tokens"
-        for part, share in zip(slices, asked, strict=True)
+        f"{name} {delivered[name]['share']:.2%} of samples (asked {share:.2%}), "
+        f"{delivered[name]['token_share']:.2%} of tokens"
+        for name, share in asked.items()
     ]
     return "; ".join(parts)
 

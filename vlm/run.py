@@ -142,11 +142,12 @@ def _refuse_changed(folder: RunFolder, data: sources.Opened) -> None:
 def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sources.Opened) -> None:
     from vlm.job import Job  # torch is loaded only here: finished runs and refusals answer at once
 
+    if rank() > 0:  # the first rank speaks for all
+        logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
     job = Job(composed.config, settings, folder, data, tags)
     job.prepare()
-    if rank() > 0:  # the first rank keeps the folder, and speaks for all
-        logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
+    if rank() > 0:  # the first rank keeps the folder
         job.run()
         return
     folder.open()

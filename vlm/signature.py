@@ -18,7 +18,17 @@ from vlm.wording import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("vlm", "data_prep")  # the packages whose classes a configuration may name
-LIGHT = ("__future__", "annotated_types", "collections", "dataclasses", "json", "math", "pathlib", "typing", "vlm.contracts")
+LIGHT = (
+    "__future__",
+    "annotated_types",
+    "collections",
+    "dataclasses",
+    "json",
+    "math",
+    "pathlib",
+    "typing",
+    "vlm.contracts",
+)
 UNREADABLE = object()  # an annotation or default that needs a heavy import
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

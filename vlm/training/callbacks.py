@@ -29,6 +29,7 @@ from vlm.training.snapshot import restore_optimizer, take
 
 log = logging.getLogger(__name__)
 BLIND = "this model does not use its pictures"
+STATUS_SECONDS = 5  # between two updates of status.json while nothing else happens
 QUIET_SECONDS = 15  # without a terminal, a line of progress at most this often
 
 
@@ -55,7 +56,7 @@ class Recorder(Callback):
         self.folder, self.metrics, self.mirror, self.ledger, self.steps = folder, metrics, mirror, ledger, steps
         self.every = every
         self.bar = tqdm(disable=None if progress else True, file=sys.stderr, unit="step", leave=False)
-        self.began = self.last = self.shown = time.monotonic()
+        self.began = self.last = self.shown = self.told = time.monotonic()
         self.since: dict[str, float] = {}
         self.first_step = 0
 
@@ -88,6 +89,9 @@ class Recorder(Callback):
         if len(self.ledger.names) > 1:
             row |= {f"data/share/{name}": part["share"] for name, part in self.ledger.shares().items()}
         self.write(pl_module.step, row)
+        if time.monotonic() - self.told > STATUS_SECONDS:
+            self.told = time.monotonic()
+            self.folder.update(step=pl_module.step, data=self.data())
         self._restart_clock()
         self.bar.set_postfix_str(f"loss {row.get('train/loss', 0):.4f}", refresh=False)
         now = time.monotonic()

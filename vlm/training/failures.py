@@ -25,7 +25,7 @@ LOST_RANK = (
 )
 
 
-def explained(error: Exception, rank: int, timeout_s: float, step: int, batch: Step | None) -> Exception:
+def explained(error: Exception, timeout_s: float, step: int, batch: Step | None) -> Exception:
     """The same error as a RunError that a user can act on, if it is one of the known kinds; else itself.
 
     batch: what was being worked off when it happened, for the sizes that were too large.
@@ -50,7 +50,7 @@ def explained(error: Exception, rank: int, timeout_s: float, step: int, batch: S
         return RunError(f"step {step}: a data worker broke off ({first_line}); {way}; {SAME_COMMAND}")
     if any(words in text for words in LOST_RANK):
         return RunError(
-            f"rank {rank}, step {step}: no answer from another process within hardware.timeout_s={timeout_s:g} s or "
+            f"step {step}: no answer from another process within hardware.timeout_s={timeout_s:g} s or "
             f"its connection broke ({first_line}); what that process said stands above; {SAME_COMMAND}"
         )
     return error

@@ -8,14 +8,18 @@ from pathlib import Path
 HEARTBEAT = "VLM_HEARTBEAT"  # a folder in which every rank notes the last step it has finished
 
 
+# Read once: at its end a trainer takes its variables out of the environment.
+_RANK, _WORLD = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+
+
 def rank() -> int:
     """Of this process, as its launcher says; 0 if it is alone."""
-    return int(os.environ.get("RANK", "0"))
+    return int(_RANK or 0)
 
 
 def launched_world() -> int | None:
     """Number of processes that a launcher started together; None if there was no launcher."""
-    return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else None
+    return int(_WORLD) if _RANK is not None and _WORLD is not None else None
 
 
 def beat(step: int) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+HEADING = f"{'ours / cpu s':>14}{'other / cpu s':>15}{'ratio':>8}   (median, smallest and largest ratio)"
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -25,16 +27,23 @@ class Paired:
         return f"{self.ours:14.1f}{self.other:15.1f}{self.ratio:8.2f}   {spread}"
 
 
-def paired(ours: Callable[[], object], other: Callable[[], object], items: int, rounds: int) -> Paired:
-    """items: of one call of either. The first call of each is not counted."""
+def paired(
+    ours: Callable[[], object], other: Callable[[], object], items: int, rounds: int, others_items: int | None = None
+) -> Paired:
+    """items: of one call of either, or of ours alone if others_items is given. First calls are not counted."""
     ours()
     other()
-    pairs = [(items / _cpu(ours), items / _cpu(other)) for _ in range(rounds)]
+    others_items = items if others_items is None else others_items
+    return of_rounds([(items / cpu_seconds(ours), others_items / cpu_seconds(other)) for _ in range(rounds)])
+
+
+def of_rounds(pairs: list[tuple[float, float]]) -> Paired:
+    """pairs: items per CPU second of ours and of the other, a round each."""
     first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
     return Paired(first, second, tuple(sorted(a / b for a, b in pairs)))
 
 
-def _cpu(work: Callable[[], object]) -> float:
+def cpu_seconds(work: Callable[[], object]) -> float:
     begin = time.process_time()
     work()
     return time.process_time() - begin

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 
 VISUAL, TEXT, VOCABULARY, WIDTH, HEADS, MLP, LAYERS = 16, 48, 2048, 128, 4, 256, 3
+SIZE, MEAN, STD = 112, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PAD = -100
 
 
 class PlainBlock(nn.Module):
@@ -44,6 +53,37 @@ class PlainCaptioner(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x) @ self.tokens.weight.T
+
+
+class PlainPictures(Dataset):
+    """(view [3, 112, 112], ids) of a picture's bytes and its caption's ids, decoded at every visit."""
+
+    def __init__(self, pictures: Sequence[bytes], ids: Sequence[Tensor]) -> None:
+        self.pictures, self.ids = pictures, ids
+        self.mean, self.std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        picture = Image.open(BytesIO(self.pictures[row])).convert("RGB")
+        small = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        view = torch.from_numpy(np.array(small)).permute(2, 0, 1).float().div(255)
+        return (view - self.mean) / self.std, self.ids[row]
+
+
+def plain_collate(rows: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    views, ids = zip(*rows, strict=True)
+    return torch.stack(views), pad_sequence(list(ids), batch_first=True, padding_value=PAD)
+
+
+def plain_step(model: PlainCaptioner, optimizer: torch.optim.Optimizer, images: Tensor, ids: Tensor) -> None:
+    logits = model(images, ids.clamp_min(0))[:, VISUAL:-1]
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
 
 
 @torch.no_grad()

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vlm.contracts.errors import Problem
+from vlm.contracts.errors import InputError, Problem
 from vlm.contracts.parts import ATTACHED, PARTS
 from vlm.contracts.settings import RunConfig
+from vlm.data.plan import micro_batch_of
 from vlm.origins import under
 from vlm.shapes import chain
 from vlm.signature import UNREADABLE, SignatureError, read
@@ -121,11 +122,8 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
         return
     if sound("phase.max_steps", "phase.epochs") and phase["max_steps"] is None and phase["epochs"] is None:
         yield Problem("phase.max_steps", "neither phase.max_steps nor phase.epochs is given; set one")
-    if sound("phase.global_batch", "hardware.micro_batch"):
-        total, micro = phase["global_batch"], config["hardware"]["micro_batch"]
-        if micro is not None and total % micro:
-            message = f"{total} is not a multiple of hardware.micro_batch ({micro}); choose a divisor of {total} for it"
-            yield Problem("phase.global_batch", message)
+    if sound("phase.global_batch", "hardware"):
+        yield from _hardware(phase["global_batch"], config["hardware"])
     if sound("phase.trainable"):
         yield from _rates("phase.trainable", phase["trainable"])
         if not any(_has_rate(branch) for branch in phase["trainable"].values()):
@@ -159,6 +157,22 @@ def _sets(key: str, uses: Mapping[str, Any], shares: bool) -> Iterator[Problem]:
     if shares and asked and (sum(asked) >= 1 if len(asked) < len(used) else abs(sum(asked) - 1) > 1e-6):
         needed = "below 1, to leave room for the other sets" if len(asked) < len(used) else "1"
         yield Problem(key, f"the shares sum to {sum(asked):g}, but must sum to {needed}")
+
+
+def _hardware(global_batch: int, hardware: Mapping[str, Any]) -> Iterator[Problem]:
+    """A profile's keys among each other, and the step that its processes share."""
+    world = hardware["devices"] * hardware["nodes"]
+    if world > 1 and hardware["strategy"] == "single":
+        yield Problem("hardware.strategy", f"single, but {world} processes are asked for; choose ddp or fsdp2")
+    if world == 1 and hardware["strategy"] != "single":
+        message = f"{hardware['strategy']} needs several processes; set hardware.devices, or choose single"
+        yield Problem("hardware.strategy", message)
+    if hardware["micro_tokens"] is not None and not hardware["pack"]:
+        yield Problem("hardware.micro_tokens", "counts tokens without padding; set hardware.pack=true with it")
+    try:
+        micro_batch_of(global_batch, hardware["micro_batch"], world)
+    except InputError as error:
+        yield Problem("phase.global_batch", str(error))
 
 
 def _has(config: Any, key: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +15,14 @@ import lightning
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from vlm.contracts.batch import VISUAL
-from vlm.contracts.errors import InputError
+from vlm import preflight
+from vlm.contracts.errors import BrokenStep, InputError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
-from vlm.data.loader import PREFETCH, Loader, Reading, Rows, Steps, validation_loader
+from vlm.data.loader import Loader, Reading, Rows, Steps, validation_loader
 from vlm.data.order import Mix
 from vlm.data.plan import Planner, micro_batch_of
-from vlm.data.processor import Example
 from vlm.evaluation.answers import ask, exact_match, write_samples
 from vlm.library import make
 from vlm.models.assemble import create
@@ -45,7 +43,6 @@ from vlm.training.weights import load_part, model_folder, save_model
 
 log = logging.getLogger(__name__)
 VALIDATION_BATCH = 64  # rows; enough that every row finds another one's picture
-PREFLIGHT = 16  # training rows tried before anything is made
 
 
 class Job:
@@ -137,8 +134,12 @@ class Job:
                 checkpoints.wait()
                 self._finish(trainer, recorder, validation)
             except Exception as error:
-                self._tell_batch()
-                raise explained(error, self.hardware.timeout_s, self.phase.step, self.phase.working_on) from error
+                told = explained(error, self.hardware.timeout_s, self.phase.step, self.phase.working_on)
+                if isinstance(told, BrokenStep):
+                    self._name_samples()
+                if told is error:
+                    raise
+                raise told from error
 
     @contextlib.contextmanager
     def _recorder(self, ledger: Ledger, steps: Steps) -> Iterator[Recorder]:
@@ -217,30 +218,10 @@ class Job:
     def _training_rows(self) -> Rows:
         """With what the first rows show about lengths and sizes. Raises: InputError if none can be used."""
         rows = self._rows(self.slices["train"], self.mix, self.settings.seed)
-        tried = self._preflight(rows)
-        self._refuse_small_shared_memory(max(example.bytes for example, _ in tried))
-        text = sum(int((example.ids != VISUAL).sum()) for example, stored in tried if stored)
-        stored = sum(stored for _, stored in tried)
-        rows.reading = replace(rows.reading, bytes_a_token=stored / text if stored else None)
+        tried = preflight.first_rows(rows)
+        preflight.refuse_small_shared_memory(self.hardware, self.micro_batch, [example for example, _ in tried])
+        rows.reading = replace(rows.reading, bytes_a_token=preflight.bytes_a_token(tried))
         return rows
-
-    def _refuse_small_shared_memory(self, largest: int) -> None:
-        """Batches travel from data workers by shared memory, and a full one ends them with a bus error in mid-run.
-
-        largest: bytes of the largest of the first examples.
-        """
-        shared = Path("/dev/shm")
-        if not self.hardware.workers or not shared.is_dir():
-            return
-        batches = self.hardware.workers * PREFETCH * self.hardware.devices
-        needed, free = batches * self.micro_batch * largest, shutil.disk_usage(shared).free
-        log.info("data workers hold up to %d batches ready, about %.2f GB of /dev/shm", batches, needed / 2**30)
-        if needed > free:
-            raise InputError(
-                f"hardware.workers: {self.hardware.workers} data workers would hold about {needed / 2**30:.2f} GB ready, "
-                f"but /dev/shm has {free / 2**30:.2f} GB free; mount a larger one (docker: --shm-size), or lower "
-                "hardware.workers or hardware.micro_batch"
-            )
 
     def _rows(self, slices: Sequence[sources.Slice], mix: Mix, seed: int | None) -> Rows:
         data = self.settings.data
@@ -299,7 +280,7 @@ class Job:
         for part, source in given.items():
             load_part(self.model, part, model_folder(source))
         if "llm" not in given and hasattr(self.model.llm, "load_pretrained"):
-            self.model.llm.load_pretrained()  # from the folder that llm.path names
+            self.model.llm.load_pretrained()  # type: ignore[operator]  # from the folder that llm.path names
         if "llm" in given:
             learned = model_folder(given["llm"]) / "tokenizer.json"
             if learned.exists():
@@ -326,36 +307,10 @@ class Job:
             self.model.processor.tokenizer.save(path.with_suffix(".part"))  # other ranks may look for it at any time
             path.with_suffix(".part").replace(path)
 
-    def _preflight(self, rows: Rows) -> list[tuple[Example, int]]:
-        """If none of the first rows can be used, or none has a picture, data and model do not belong together.
-
-        Returns: those that can, with the stored bytes of their text (0 without an index).
-        """
-        faults, tried = [], []
-        for position in range(min(PREFLIGHT, self.mix.length)):
-            place = self.mix.place(position)
-            part = self.slices["train"][place.source]
-            try:
-                example = rows.example(place, position)
-            except InputError as error:
-                faults.append(f"  {part.name} row {place.row}: {error}")
-                continue
-            tried.append((example, (part.costs(place.row) or (0,))[0]))
-        if not tried:
-            listing = "\n".join(faults[:3])
-            raise InputError(f"none of the first {len(faults)} training rows can be used by this model:\n{listing}")
-        if not any(example.slots for example, _ in tried) and self.model.processor.tokens_a_view:
-            raise InputError(
-                f"none of the first {len(tried)} training rows has a picture, but this model has an encoder to train with; "
-                "choose data with pictures, or encoder=none connector=none"
-            )
-        return tried
-
-    def _tell_batch(self) -> None:
-        """The samples of a step that broke, for who wants to look at them."""
-        if self.phase.keys:
-            name = "failed_batch.json" if self.rank == 0 else f"failed_batch_{self.rank}.json"
-            write_json(self.folder.path / name, {"step": self.phase.step, "keys": self.phase.keys})
+    def _name_samples(self) -> None:
+        """The samples of a step that broke, for who wants to look at them; each rank tells its own."""
+        name = "failed_batch.json" if self.rank == 0 else f"failed_batch_{self.rank}.json"
+        write_json(self.folder.path / name, {"step": self.phase.step, "keys": self.phase.keys})
 
 
 def _delivered(asked: Mapping[str, float], delivered: Mapping[str, Any]) -> str:

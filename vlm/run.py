@@ -71,10 +71,6 @@ def _result(folder: RunFolder) -> dict[str, Any]:
 def _refuse_world(hardware: HardwareProfile) -> None:
     """What the profile asks for and what a launcher has started must be the same."""
     launched = launched_world()
-    if hardware.strategy == "single" and hardware.world > 1:
-        raise InputError(
-            f"hardware.strategy: single, but {hardware.world} processes are asked for; choose ddp or fsdp2"
-        )
     if launched is None and hardware.nodes > 1:
         raise InputError(
             f"hardware.nodes: {hardware.nodes} machines need a launcher on each, for example torchrun "

@@ -120,8 +120,7 @@ def test_two_processes_take_the_steps_of_one_and_their_model_answers_alike(chats
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_resume_takes_a_run_from_one_process_to_two_and_back(chats, alone, tmp_path, profile):
-    _, single = alone
+def test_resume_takes_a_run_from_one_process_to_two_and_back(chats, tmp_path, profile):
     half, _ = train(chats, tmp_path, "phase.max_steps=10", "phase.schedule.name=constant")
     words = ("phase.schedule.name=constant", "phase.max_steps=14")
     two, said = train(chats, tmp_path, *words, f"hardware={profile}", f"resume={half}")

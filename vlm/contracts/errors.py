@@ -49,3 +49,7 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run that had to stop; the message names the step, what was kept, and the remedy."""
+
+
+class BrokenStep(RunError):
+    """An optimizer step that could not be taken because of what it worked on; its samples are worth a look."""

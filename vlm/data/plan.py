@@ -47,7 +47,7 @@ class Planner:
         spread = self._within_budget(known, weights) if self.micro_tokens else _spread(weights, count, self.micro_batch)
         return [[positions[item] for item in part] for part in spread]
 
-    def _within_budget(self, costs: Sequence[Cost], weights: Sequence[float]) -> list[list[int]]:
+    def _within_budget(self, costs: Sequence[Cost], weights: Sequence[tuple[float, float]]) -> list[list[int]]:
         assert self.micro_tokens is not None
         least = -(-sum(cost.tokens for cost in costs) // self.micro_tokens)
         least = max(least, -(-len(costs) // self.micro_batch), 1)
@@ -60,26 +60,31 @@ class Planner:
         return _spread(weights, len(costs) // self.world * self.world, self.micro_batch)
 
 
-def _weights(costs: Sequence[Cost]) -> list[float]:
-    """Shares of all tokens plus shares of all views: text loads the language model, views load the encoder."""
+def _weights(costs: Sequence[Cost]) -> list[tuple[float, float]]:
+    """Shares of all tokens and of all views: text loads the language model, views load the encoder."""
     tokens = max(1, sum(cost.tokens for cost in costs))
     views = max(1, sum(cost.views for cost in costs))
-    return [cost.tokens / tokens + cost.views / views for cost in costs]
+    return [(cost.tokens / tokens, cost.views / views) for cost in costs]
 
 
-def _spread(weights: Sequence[float], count: int, most: int) -> list[list[int]]:
-    """Items to `count` parts of at most `most` items and of similar weight, the heaviest part first, none empty.
+def _spread(weights: Sequence[tuple[float, float]], count: int, most: int) -> list[list[int]]:
+    """Items to `count` parts of at most `most` items and of similar tokens and views, the heaviest first, none empty.
 
-    Longest processing time first (Graham 1969): the next heaviest item goes to the lightest part that has room.
+    Longest processing time first (Graham 1969), for two loads: the next heaviest item goes to the part with room whose
+    larger load is the smallest with it.
     """
     parts: list[list[int]] = [[] for _ in range(count)]
-    loads = [0.0] * count
-    for item in sorted(range(len(weights)), key=lambda item: (-weights[item], item)):
-        open_parts = [number for number in range(count) if len(parts[number]) < most]
-        lightest = min(open_parts, key=lambda number: (loads[number], number))
-        parts[lightest].append(item)
-        loads[lightest] += weights[item]
-    order = sorted(range(count), key=lambda number: (-loads[number], number))
+    loads = [(0.0, 0.0)] * count
+    for item in sorted(range(len(weights)), key=lambda item: (-sum(weights[item]), item)):
+        after = {
+            number: (loads[number][0] + weights[item][0], loads[number][1] + weights[item][1])
+            for number in range(count)
+            if len(parts[number]) < most
+        }
+        best = min(after, key=lambda number: (max(after[number]), sum(after[number]), number))
+        parts[best].append(item)
+        loads[best] = after[best]
+    order = sorted(range(count), key=lambda number: (-sum(loads[number]), number))
     return [sorted(parts[number]) for number in order]
 
 
@@ -100,8 +105,9 @@ def micro_batch_of(global_batch: int, micro_batch: int | None, world: int) -> in
     """
     share = (micro_batch or 1) * world
     if global_batch % share:
-        by = f"{world} processes" if micro_batch is None else f"hardware.micro_batch={micro_batch} on {world} processes"
-        raise InputError(f"phase.global_batch: {global_batch} is not a multiple of {share} ({by}); choose another size")
+        alone = f"hardware.micro_batch ({micro_batch})"
+        by = alone if world == 1 else f"{share} ({world} processes" + (f" of {alone})" if micro_batch else ")")
+        raise InputError(f"{global_batch} is not a multiple of {by}; choose a divisor of {global_batch}")
     return micro_batch or global_batch // world
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from vlm.contracts.batch import Batch
-from vlm.contracts.errors import RunError
+from vlm.contracts.errors import BrokenStep, RunError
 from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.settings import KeepSettings, OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded, Step
@@ -126,7 +126,7 @@ class Phase(lightning.LightningModule, ABC):
                 parameter.grad /= count
         norm = float(clip(self.model, self.optimizer_settings))
         if not torch.isfinite(torch.tensor([norm, sums["total"]])).all():
-            raise RunError(self._broken(sums["total"] / count, norm))
+            raise BrokenStep(self._broken(sums["total"] / count, norm))
         optimizer: Any = self.optimizers()
         optimizer.step()
         optimizer.zero_grad()
@@ -172,8 +172,9 @@ class Phase(lightning.LightningModule, ABC):
     def _gradients(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """DDP exchanges gradients once a step, with the last micro-batch."""
         strategy = self.trainer.strategy
-        waits = isinstance(strategy, DDPStrategy) and not is_last
-        return strategy.block_backward_sync() if waits else contextlib.nullcontext()
+        if isinstance(strategy, DDPStrategy) and not is_last:
+            return strategy.block_backward_sync()
+        return contextlib.nullcontext()
 
     @property
     def keys(self) -> list[str]:

@@ -75,7 +75,11 @@ class Checkpoints:
             pending.result()
 
     def close(self) -> None:
+        """Until everything is on the disk; a write that failed while the run ended for another reason is only told."""
         self._writer.shutdown()
+        failed = self._pending.exception() if self._pending else None
+        if failed is not None:
+            log.warning("%s", failed)
 
     def is_among_the_best(self, value: float) -> bool:
         """Whether a checkpoint with this validation loss would be kept for it."""

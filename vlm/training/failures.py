@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vlm.contracts.errors import RunError
+from vlm.contracts.errors import BrokenStep, RunError
 from vlm.data.loader import Step
 
 SAME_COMMAND = "the same command goes on from the last checkpoint"
@@ -35,7 +35,7 @@ def explained(error: Exception, timeout_s: float, step: int, batch: Step | None)
     if isinstance(error, RunError) or not isinstance(error, RuntimeError | OSError | MemoryError):
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in OUT_OF_MEMORY):
-        return RunError(
+        return BrokenStep(
             f"step {step}: out of memory{f' with {sizes(batch)}' if batch else ''} ({first_line}); lower "
             "hardware.micro_batch or hardware.micro_tokens, or set hardware.recompute=true; no batch is left out, and "
             f"{SAME_COMMAND}"

@@ -52,7 +52,7 @@ def restore_optimizer(trainer: lightning.Trainer, phase: Any, state: State) -> N
     loop = trainer.fit_loop.epoch_loop
     taken = loop.manual_optimization.optim_step_progress.total
     taken.ready = taken.completed = state.step
-    seen = loop.batch_progress.total
+    seen: Any = loop.batch_progress.total
     seen.ready = seen.started = seen.processed = seen.completed = state.step
 
 

@@ -1,0 +1,145 @@
+"""A run that is killed, whenever that is, ends as one that nothing disturbed: to the last bit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.prepared import ROOT
+from tests.runs.test_runs import assert_same_weights, command, environment, rows, status, train
+
+# Four micro-batches a step and four epochs, saved at other steps than logged and validated.
+WORDS = ["phase.max_steps=60", "phase.log_every=1", "phase.save_every=7", "phase.validate_every=20"]
+WORDS += ["hardware.micro_batch=4", "phase.global_batch=16", "llm.attention=dot"]
+
+
+def told(folder: Path) -> list[dict]:
+    """Rows of metrics without what depends on the clock."""
+    return [{k: v for k, v in row.items() if not k.startswith(("perf", "seconds"))} for row in rows(folder)]
+
+
+def kill_at(data: Path, runs: Path, step: int, *words: str) -> None:
+    """The whole command, killed as soon as it has logged a step; between two steps' rows is any moment of a step."""
+    process = subprocess.Popen(
+        command(*words),
+        cwd=ROOT,
+        env=environment(data, runs),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    while process.poll() is None:
+        files = list(runs.glob("purevlm/*/metrics.jsonl"))
+        lines = [json.loads(line) for line in files[0].read_text().splitlines() if line.endswith("}")] if files else []
+        if lines and lines[-1]["step"] >= step:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode in (-9, 0), messages
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory) -> Path:
+    return train(data, tmp_path_factory.mktemp("undisturbed"), *WORDS)
+
+
+def test_killed_three_times_in_the_middle_of_accumulations_and_finished_with_data_workers(data, undisturbed, tmp_path):
+    for step in (3, 17, 38):
+        kill_at(data, tmp_path, step, *WORDS)
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    moved = train(data, tmp_path, *WORDS, "hardware.workers=2", f"resume={folder}")
+    assert_same_weights(moved, undisturbed)
+    first = min(row["step"] for row in told(moved))
+    assert told(moved) == [row for row in told(undisturbed) if row["step"] >= first]
+    assert_same_weights(train(data, tmp_path, *WORDS), undisturbed)
+    assert told(folder) == told(undisturbed)
+    assert status(folder)["best"] == status(undisturbed)["best"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_ten_moments(data, undisturbed, tmp_path, workers):
+    words = [*WORDS, f"hardware.workers={workers}"]
+    for step in (1, 6, 7, 13, 14, 19, 20, 27, 41, 59):
+        kill_at(data, tmp_path, step, *words)
+    folder = train(data, tmp_path, *words)
+    assert_same_weights(folder, undisturbed)
+    assert told(folder) == told(undisturbed)
+
+
+def test_a_stop_before_a_validation_makes_it_up_first(data, undisturbed, tmp_path, monkeypatch):
+    """The stop is asked for in the step whose validation is due: that validation may be longer than the grace."""
+    from vlm.training import callbacks
+
+    begin = callbacks.Saver.on_train_batch_start
+
+    def asked(self, trainer, phase, batch, batch_idx):
+        self._asked = phase.step == 19
+        begin(self, trainer, phase, batch, batch_idx)
+
+    monkeypatch.setattr(callbacks.Saver, "on_train_batch_start", asked)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, *WORDS)
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    assert status(folder)["step"] == 20
+    assert not [row for row in rows(folder) if "val/loss" in row]
+    monkeypatch.undo()
+    train(data, tmp_path, *WORDS)
+    assert told(folder) == told(undisturbed)
+
+
+def test_skipped_rows_are_replaced_told_once_and_resumed(data, tmp_path):
+    """Damaged pictures in the shard: the same rows are skipped, in the same places, with and without a kill."""
+    import shutil
+
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    index = np.load(copy / "mnist" / "train" / "index.npy")
+    shard = copy / "mnist" / "train" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    for row in (5, 50, 150):
+        content[int(index["offset"][row]) + int(index["span"][row]) - 600] ^= 1
+    shard.write_bytes(content)
+    words = [*WORDS, "phase.max_steps=20", "data.skip_budget=1.0"]
+    whole = train(copy, tmp_path / "whole", *words)
+    kill_at(copy, tmp_path / "killed", 9, *words)
+    folder = train(copy, tmp_path / "killed", *words)
+    assert_same_weights(folder, whole)
+    assert told(folder) == told(whole)
+    skipped = [(run / "skipped.jsonl").read_text().splitlines() for run in (whole, folder)]
+    assert skipped[0] == skipped[1] != []
+    assert {json.loads(line)["row"] for line in skipped[0]} <= {5, 50, 150}
+    totals = status(folder)["data"]
+    assert totals["reasons"] == {"media_undecodable": len(skipped[0])}
+    assert totals["rows_read"] == 320 + len(skipped[0])
+
+
+def test_a_spent_skip_budget_ends_the_run_with_its_reasons(data, tmp_path):
+    import shutil
+
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    index = np.load(copy / "mnist" / "train" / "index.npy")
+    shard = copy / "mnist" / "train" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    for row in range(0, 200, 20):
+        content[int(index["offset"][row]) + int(index["span"][row]) - 600] ^= 1
+    shard.write_bytes(content)
+    words = ["phase.max_steps=100", "phase.global_batch=16"]
+    with pytest.raises(
+        Exception, match=r"rows could not be used \(media_undecodable \d+\), more than data.skip_budget"
+    ):
+        train(copy, tmp_path, *words)
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    assert status(folder)["state"] == "failed"
+    assert status(folder)["data"]["rows_read"] >= 1000
+    steps = [json.loads(line)["step"] for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    assert all(one <= other for one, other in itertools.pairwise(steps))

@@ -38,8 +38,9 @@ lint: $(INSTALLED) ## ruff
 types: $(INSTALLED) ## pyright
 	@$(PY) -m tests.check types
 
-bench: $(INSTALLED) ## our training step and beam search beside plain PyTorch, in turn, in one run
-	@$(PY) -m benchmarks.captioner
+bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits
+	@$(PIP) -e ".[bench]"
+	@for name in images head index captioner sft digits; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
 
 data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
 	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)

@@ -24,7 +24,14 @@ import vlm
 from benchmarks.images import picture
 from benchmarks.paired import HEADING, Paired, cpu_seconds, of_rounds, paired
 from benchmarks.plain import (
-    TEXT, VISUAL, VOCABULARY, PlainCaptioner, PlainPictures, plain_beam, plain_collate, plain_step,
+    TEXT,
+    VISUAL,
+    VOCABULARY,
+    PlainCaptioner,
+    PlainPictures,
+    plain_beam,
+    plain_collate,
+    plain_step,
 )  # fmt: skip
 from benchmarks.real import train_beside
 from vlm.contracts.batch import IGNORE, Batch

@@ -1,6 +1,6 @@
 """Training on digits as purevlm does, beside NumPy with one picture a step: pictures per CPU second, in turn, one run.
 
-python -m benchmarks.digits
+python -m benchmarks.digits       (needs the prepared digits: make data SOURCE=mnist)
 
 Ours is the real run of experiment=purevlm (loader with its rows in memory, Lightning, logging, validations,
 checkpoints), and its bare step. The NumPy programs do the published recipe's work; that they do the same work is
@@ -9,11 +9,12 @@ checked first, by the losses of our experiment=purevlm_original from the same we
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 import vlm
+from benchmarks.paired import cpu_seconds
 from benchmarks.plain_digits import PlainDigits
 from benchmarks.real import train_beside
 from vlm.build import compose
@@ -51,8 +53,10 @@ def main() -> None:
     rates: dict[str, list[float]] = {"bare step": [], "NumPy, public form": [], "NumPy, whole arrays": []}
 
     def turns() -> None:
-        for (_, found), work, count in zip(rates.items(), (bare, alone, at_best), (BARE * BATCH, ALONE, AT_BEST), strict=True):
-            found.append(count / _cpu(work))
+        for (_, found), work, count in zip(
+            rates.items(), (bare, alone, at_best), (BARE * BATCH, ALONE, AT_BEST), strict=True
+        ):
+            found.append(count / cpu_seconds(work))
 
     words = ["experiment=purevlm", f"phase.global_batch={BATCH}", f"data.train.mnist.rows=[0,{ROWS}]"]
     taken = train_beside([*words, "data.test.mnist=null"], WARM, STEPS, ROUNDS, turns)
@@ -76,7 +80,7 @@ def _rows(model: Any, shards: ShardSet, count: int) -> Iterator[tuple[np.ndarray
 
 def _check(weights: dict[str, np.ndarray], rows: Sequence[tuple[np.ndarray, list[int]]]) -> float:
     """Largest difference of the first losses. Raises: AssertionError if it is not the same work."""
-    with tempfile.TemporaryDirectory() as runs:
+    with tempfile.TemporaryDirectory() as runs, contextlib.redirect_stdout(sys.stderr):
         words = ["experiment=purevlm_original", f"phase.max_steps={COMPARED}", "phase.log_every=1", "phase.samples=1"]
         train(compose([*words, "data.validate.mnist=null", "data.test.mnist=null", f"paths.runs={runs}"]))
         lines = next(Path(runs).rglob("metrics.jsonl")).read_text().splitlines()
@@ -115,12 +119,6 @@ def _bare_step(data: str) -> Callable[[], None]:
             optimizer.step()
 
     return work
-
-
-def _cpu(work: Callable[[], None]) -> float:
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ class PlainDigits:
         self.second = {name: np.zeros_like(value) for name, value in self.p.items()}
         self.steps, self.taken = steps, 0
         self.norm = _norm if whole else _norm_by_position
-        self.attention = _attention if whole else _attention_by_query
-        self.attention_back = _attention_back if whole else _attention_back_by_key
+        self.attention: Any = _attention if whole else _attention_by_query
+        self.attention_back: Any = _attention_back if whole else _attention_back_by_key
 
     def step(self, pixels: Array, ids: Sequence[int]) -> float:
         """pixels [196], ids with beginning and end -> the loss before the step."""
@@ -58,7 +59,7 @@ class PlainDigits:
         places, targets = np.arange(len(said)), tokens[1:]
         loss = float(-np.log(chances[places, targets] + 1e-10).mean()) + 0.01 * self._reconstruction(degree2, x)
 
-        g: dict[str, Array] = {}
+        g: dict[str, Any] = {}
         chances[places, targets] -= 1
         chances /= len(said)
         g["lm_head"] = chances.T @ said
@@ -83,11 +84,12 @@ class PlainDigits:
         self._adam(g)
         return loss
 
-    def _encoder_back(self, g: dict[str, Array], df: Array, seen: Mapping[str, Array], x: Array, one, two) -> None:
+    def _encoder_back(
+        self, g: dict[str, Any], df: Array, seen: Mapping[str, Array], x: Array, one: Any, two: Any
+    ) -> None:
+        """one, two: of each bilinear map its unit features, their norm, and their projection."""
         (f1, n1, a), (f2, n2, b) = one, two
-        products, degree2, degree3 = len(a), len(seen["bae_deg2_0"]), len(seen["bae_deg3_0"])
-        dt, d2, d3 = np.split(df, [products, products + degree2])
-        assert len(d3) == degree3
+        dt, d2, d3 = np.split(df, [len(a), len(a) + len(seen["bae_deg2_0"])])
         g["tp_proj_a"], g["tp_proj_b"] = np.outer(dt * b, f1), np.outer(dt * a, f2)
         d1 = _unit_back(self.p["tp_proj_a"].T @ (dt * b), f1, n1)
         g["bae1_l"], g["bae1_r"] = np.outer(d1 * seen["bae1_r"], x), np.outer(d1 * seen["bae1_l"], x)
@@ -101,11 +103,9 @@ class PlainDigits:
     def _reconstruction(self, degree2: Array, x: Array) -> float:
         """A logged number: nothing flows back from it."""
         u = _unit(degree2)[0]
-        a, b = (m / (np.linalg.norm(m, axis=1, keepdims=True) + EPSILON) for m in self._degree2())
+        rows = (self.p["bae_deg2_0"], self.p["bae_deg2_1"])
+        a, b = (m / (np.linalg.norm(m, axis=1, keepdims=True) + EPSILON) for m in rows)
         return float(np.clip(u @ ((a @ a.T) * (b @ b.T)) @ u - 2 * (u @ u) + x @ x, 0, 10))
-
-    def _degree2(self) -> tuple[Array, Array]:
-        return self.p["bae_deg2_0"], self.p["bae_deg2_1"]
 
     def _adam(self, g: dict[str, Array]) -> None:
         for name, gradient in g.items():

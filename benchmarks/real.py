@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +38,11 @@ def train_beside(
             between()
             begin = time.process_time()
 
-    with tempfile.TemporaryDirectory() as runs, mock.patch.object(Phase, "_take_step", take):
-        given = [f"phase.max_steps={warm + steps * rounds}", f"paths.runs={runs}", "hardware.threads=1"]
-        train(compose([*words, *given]))
+    given = [f"phase.max_steps={warm + steps * rounds}", "hardware.threads=1"]
+    with (
+        tempfile.TemporaryDirectory() as runs,
+        mock.patch.object(Phase, "_take_step", take),
+        contextlib.redirect_stdout(sys.stderr),  # the run's folder, which is gone afterwards
+    ):
+        train(compose([*words, *given, f"paths.runs={runs}"]))
     return taken

@@ -88,7 +88,14 @@ def prepare(folder: Path) -> np.ndarray:
             question, answer = said[: len(said) // 4], said[len(said) // 4 :]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             file.write(json.dumps({"messages": messages}) + "\n")
-    command = [sys.executable, "-m", "data_prep.prepare", "source=chat_jsonl", f"from={source}", f"out={folder / 'data'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "data_prep.prepare",
+        "source=chat_jsonl",
+        f"from={source}",
+        f"out={folder / 'data'}",
+    ]
     subprocess.run(command, check=True, stdout=sys.stderr)
     processor = vlm.build_model([*_words(folder), "phase.max_steps=1"]).processor
     shards = ShardSet(folder / "data" / "chat_jsonl" / "train")
@@ -123,7 +130,9 @@ def _in_turn(folder: Path) -> dict[str, dict[str, Any]]:
         sides = {}
         for side in SIDES:
             command = [sys.executable, "-m", "benchmarks.sft", side, str(folder)]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            )
             sides[side] = stack.enter_context(process)
             _answer(sides[side])  # its first step is done
         for _ in range(ROUNDS):

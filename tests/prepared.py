@@ -53,19 +53,19 @@ def captions(root: Path, count: int = 80) -> Path:
     return prepare("caption_table", source, root / "data")
 
 
-def chats(root: Path, count: int = 120) -> Path:
+def chats(root: Path, count: int = 120, pictures: bool = True) -> Path:
     """A set `chat_jsonl` under root/data: questions about no, one or several coloured pictures, of ragged lengths."""
     source = root / "talks"
     source.mkdir(parents=True)
     colours = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (40, 60, 220)}
     rows = []
     for number in range(count):
-        names = [list(colours)[(number + k) % 3] for k in range(number % 4)]  # 0, 1, 2 or 3 pictures
+        names = [list(colours)[(number + k) % 3] for k in range(number % 4 if pictures else 0)]  # 0, 1, 2 or 3 pictures
         for place, name in enumerate(names):
             picture = Image.new("RGB", (32, 32), colours[name])
             picture.putpixel((number % 32, number // 32), (place, number % 256, 0))
             picture.save(source / f"{number}-{place}.png")
-        answer = " and ".join(names) or "nothing to see here" + " at all" * (number % 9)
+        answer = " and ".join(names) or "nothing to see here" + " at all" * (number % 9 * (1 if pictures else 4))
         rows.append(
             {
                 "messages": [

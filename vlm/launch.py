@@ -30,10 +30,10 @@ def launch(overrides: Sequence[str], world: int, timeout_s: float) -> None:
     with tempfile.TemporaryDirectory(prefix="vlm-ranks-") as beats:
         port = _free_port()
         ranks = [_start(overrides, number, world, port, beats) for number in range(world)]
-        with _passed_on(ranks):
-            first = _wait_for_failure(ranks)
+        with _PassedOn(ranks) as passed_on:
+            first = _wait_for_failure(ranks, passed_on)
         if first is None:
-            if any(process.returncode == STOPPED for process in ranks):
+            if passed_on.asked or any(process.returncode == STOPPED for process in ranks):
                 raise SystemExit(STOPPED)
             return
         steps = last_beats(Path(beats), world)
@@ -58,16 +58,18 @@ def _start(overrides: Sequence[str], number: int, world: int, port: int, beats: 
     )
 
 
-class _passed_on:
+class _PassedOn:
     """Within it, requests to stop that reach this process reach every rank."""
 
     def __init__(self, ranks: Sequence[subprocess.Popen[bytes]]) -> None:
         self.ranks = ranks
+        self.asked = False
         self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _PassedOn:
         for number in (signal.SIGINT, signal.SIGTERM):
             self.before[number] = signal.signal(number, self._pass_on)
+        return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
@@ -77,13 +79,19 @@ class _passed_on:
                 process.kill()
             process.wait()
 
+    def failed(self) -> list[int]:
+        """Ranks that ended in another way than finished or stopped as they were asked to."""
+        fine = {None, 0, STOPPED, *((-signal.SIGINT, -signal.SIGTERM) if self.asked else ())}
+        return [number for number, process in enumerate(self.ranks) if process.poll() not in fine]
+
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
         for process in self.ranks:
             if process.poll() is None:
                 process.send_signal(number)
 
 
-def _wait_for_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
+def _wait_for_failure(ranks: Sequence[subprocess.Popen[bytes]], passed_on: _PassedOn) -> int | None:
     """Until all have ended well, or one has failed and the others had time to say what they think of it.
 
     Returns: the rank that failed first; None if none did.
@@ -91,12 +99,11 @@ def _wait_for_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
     first: int | None = None
     deadline = float("inf")
     while any(process.poll() is None for process in ranks) and time.monotonic() < deadline:
-        failed = [number for number, process in enumerate(ranks) if process.poll() not in (None, 0, STOPPED)]
+        failed = passed_on.failed()
         if failed and first is None:
             first, deadline = failed[0], time.monotonic() + FAREWELL
         time.sleep(POLL)
-    failed = [number for number, process in enumerate(ranks) if process.poll() not in (None, 0, STOPPED)]
-    return first if first is not None else next(iter(failed), None)
+    return first if first is not None else next(iter(passed_on.failed()), None)
 
 
 def _failure(

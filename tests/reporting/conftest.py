@@ -70,7 +70,7 @@ class Folders:
 
 def _data(name: str, license: str) -> dict[str, Any]:
     read = {"dir": f"data/{name}/train", "rows": 59000, "manifest_sha256": "ab" * 32, "license": license}
-    return {"sets": {"train": {name: read}}, "skipped": 0}
+    return {"sets": {"train": {name: read}}, "asked": {name: 1.0}}
 
 
 @pytest.fixture

@@ -127,6 +127,16 @@ def test_data_is_named_with_its_licence(every_kind):
     assert "mnist train 59,000 abababababab CC-BY-SA-3.0" in page_of(every_kind).text
 
 
+def test_what_was_skipped_and_delivered_stands_with_its_run(folders):
+    delivered = {"mnist": {"samples": 60, "share": 0.6}, "text": {"samples": 40, "share": 0.4}}
+    data = {"samples": 100, "tokens": 3400, "rows_read": 103, "skipped": 3, "cut": 2, "delivered": delivered}
+    reasons = {"media_truncated": 2, "text_long": 1}
+    folders.run(status={"data": {**data, "reasons": reasons}}, data={"sets": {}, "asked": {"mnist": 0.5, "text": 0.5}})
+    text = page_of(folders).text
+    assert "Read 100 samples, 3,400 tokens · skipped 3 of 103 rows (media_truncated 2, text_long 1)" in text
+    assert "2 answers cut to fit · mnist 60.0 % of samples, asked 50.0 % · text 40.0 % of samples" in text
+
+
 def test_every_command_and_version_is_there(every_kind):
     text = page_of(every_kind).text
     assert text.count("python -m experiments.train experiment=captioner") == 1

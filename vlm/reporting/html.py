@@ -68,7 +68,7 @@ def render(runs: Sequence[Run], name: str) -> str:
             unfinished=[run for run in runs if run.status.state != "finished"],
             warnings=[(group, text) for group in groups for text in group.warnings()],
             data=_data(runs),
-            skipped=sum(run.data.skipped for run in runs),
+            skipped=sum(run.status.data.skipped for run in runs),
             figures={system: list(_figures(system, members)) for system, members in systems.items()},
             pictures=[
                 (group, run, seen)

@@ -21,6 +21,27 @@ Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """What one set of a mix gave: samples, and its share of all samples."""
+
+    samples: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run has read. skipped: rows left out, by reason; cut: answers that were shortened."""
+
+    samples: int = 0
+    tokens: int = 0
+    rows_read: int = 0
+    skipped: int = 0
+    cut: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Status:
     """status.json; "unreadable" stands for one that is missing or broken. seconds: wall clock of the run."""
 
@@ -32,6 +53,7 @@ class Status:
     error: str | None = None
     seconds: float | None = None
     started: str | None = None
+    data: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True)
@@ -45,10 +67,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """data.json. sets: use (train, validate, test) -> name of the set -> what was read.   skipped: rows left out."""
+    """data.json. sets: use (train, validate, test) -> name of the set -> what was read.   asked: share of each set."""
 
     sets: dict[str, dict[str, DataSet]] = field(default_factory=dict)
-    skipped: int = 0
+    asked: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

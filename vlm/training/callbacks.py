@@ -170,7 +170,7 @@ class Saver(Callback):
     ) -> None:
         self.checkpoints, self.ledger, self.state, self.facts = checkpoints, ledger, state, facts
         self.save_every, self.validate_every = save_every, validate_every
-        self._asked = False
+        self._asked = self._nothing_to_save = False
         self._parent = os.getppid()
         self._before: dict[int, Any] = {}
 
@@ -237,8 +237,11 @@ class Saver(Callback):
             signal.signal(number, handler)
         self._before = {}
 
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._nothing_to_save = True
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
+        if self._asked or self._nothing_to_save:
             raise KeyboardInterrupt
         self._asked = True
         log.info("asked to stop: finishing this step and saving (once more to stop at once)")

@@ -32,7 +32,7 @@ from benchmarks.plain import (
     plain_beam,
     plain_collate,
     plain_step,
-)  # fmt: skip
+)
 from benchmarks.real import train_beside
 from vlm.contracts.batch import IGNORE, Batch
 from vlm.contracts.batch import VISUAL as PLACE

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from tests import hf_folder
 from vlm.build import compose
 from vlm.signature import read
 
@@ -34,8 +35,18 @@ def test_every_link_leads_somewhere(page):
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+@pytest.fixture(scope="module")
+def my_model(tmp_path_factory) -> Path:
+    """The folder that the pages call so."""
+    folder = tmp_path_factory.mktemp("my_model")
+    hf_folder.write_tokenizer(folder)
+    hf_folder.write_model(folder, max_position_embeddings=2048)
+    return folder
+
+
 @pytest.mark.parametrize("line", trainings())
-def test_every_training_command_of_the_pages_is_accepted(line):
+def test_every_training_command_of_the_pages_is_accepted(line, my_model):
+    line = line.replace("llm.path=my_model", f"llm.path={my_model}")
     words = [word for word in shlex.split(line)[3:] if word != "-m"]
     compose([word.split(",")[0] if re.fullmatch(r"[\w.]+=[\w.]+(,[\w.]+)+", word) else word for word in words])
 

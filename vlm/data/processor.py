@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from vlm.contracts.batch import IGNORE, PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
@@ -179,13 +178,15 @@ class Processor:
             views, pictures = [torch.zeros(shape.channels, shape.height, shape.width)], [-1]
         begins = list(accumulate((len(example.parent) for example in examples), initial=0))
         parent = [begin + p if p >= 0 else -1 for begin, e in zip(begins, examples, strict=False) for p in e.parent]
-        segments = [example.segment + begin for begin, example in zip(begins, examples, strict=False)]
-        lay = _in_one_row if pack else _padded
+        lengths = torch.tensor([len(example.ids) for example in examples])
+        segments = torch.cat([example.segment for example in examples])
+        segments += torch.tensor(begins[:-1]).repeat_interleave(lengths)
+        inside = None if pack else torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
         return Batch(
-            ids=lay([example.ids for example in examples], 0),
-            labels=lay([example.labels for example in examples], IGNORE),
-            positions=lay([example.positions for example in examples], 0),
-            segment=lay(segments, PADDING),
+            ids=_laid(torch.cat([example.ids for example in examples]), inside, 0),
+            labels=_laid(torch.cat([example.labels for example in examples]), inside, IGNORE),
+            positions=_laid(torch.cat([example.positions for example in examples]), inside, 0),
+            segment=_laid(segments, inside, PADDING),
             parent=torch.tensor(parent),
             sample=torch.tensor([number for number, example in enumerate(examples) for _ in example.parent]),
             views=torch.stack(views),
@@ -227,9 +228,8 @@ class Processor:
         )
 
 
-def _padded(rows: list[Tensor], padding: int) -> Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=padding)
-
-
-def _in_one_row(rows: list[Tensor], padding: int) -> Tensor:
-    return torch.cat(rows).unsqueeze(0)
+def _laid(flat: Tensor, inside: Tensor | None, padding: int) -> Tensor:
+    """flat [T], the rows one after another -> where `inside` [R, L] is true; None for one row of all."""
+    if inside is None:
+        return flat.unsqueeze(0)
+    return flat.new_full(inside.shape, padding).masked_scatter_(inside, flat)

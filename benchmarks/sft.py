@@ -83,7 +83,7 @@ def prepare(folder: Path) -> np.ndarray:
     source = folder / "published"
     source.mkdir()
     with (source / "chats.jsonl").open("w") as file:
-        for length in generator.gamma(6.0, 293 / 6.0, 2 * rows).clip(24, 1000):
+        for length in generator.gamma(7.0, 293 / 7.0, 2 * rows).clip(24, 1000):
             said = " ".join(generator.choice(words, round((length - 8) / tokens_a_word)))
             question, answer = said[: len(said) // 4], said[len(said) // 4 :]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -16,7 +16,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlm import preflight
-from vlm.contracts.errors import BrokenStep, InputError
+from vlm.contracts.errors import BrokenStep, InputError, RunError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
@@ -173,12 +173,15 @@ class Job:
             self.model.unshard()  # for the parts that answers call by themselves
         prompts = self.settings.data.prompts
         if self.slices["test"]:
-            row = exact_match(self.model, self.slices["test"], prompts)
+            try:
+                row = exact_match(self.model, self.slices["test"], prompts)
+            except InputError as error:
+                raise RunError(f"the model is trained and saved, but its test set cannot be scored: {error}") from error
             if recorder:
                 recorder.write(self.phase.total_steps, row)
                 recorder.note(self.phase.total_steps, row)
         shown = self.slices["validate"] or self.slices["test"] or self.slices["train"]
-        said = list(ask(self.model, shown, prompts, self.phase_config["samples"], shorten=True))
+        said = list(ask(self.model, shown, prompts, self.phase_config["samples"], to_show=True))
         if recorder:
             write_samples(said, self.folder.path / "samples")
             data = recorder.data()

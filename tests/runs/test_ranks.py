@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import vlm
-from tests import prepared
+from tests import hf_folder, prepared
 from tests.prepared import ROOT
 from tests.runs.test_runs import rows, status
 from vlm.launch import _free_port
@@ -51,17 +53,21 @@ def environment(data: Path, runs: Path, **more: str) -> dict[str, str]:
     return os.environ | {"VLM_DATA": str(data), "VLM_RUNS": str(runs), "PYTHONPATH": str(ROOT)} | more
 
 
-def train(data: Path, runs: Path, *words: str, code: int = 0) -> tuple[Path, str]:
+def train(data: Path, runs: Path, *words: str) -> tuple[Path, str]:
+    return run(data, runs, *MIXED, *words)
+
+
+def run(data: Path, runs: Path, *words: str) -> tuple[Path, str]:
     """The whole command. Returns: the run folder and what was said."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.train", *MIXED, *words],
+        [sys.executable, "-m", "experiments.train", *words],
         cwd=ROOT,
         env=environment(data, runs),
         capture_output=True,
         text=True,
         timeout=200,
     )
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip() or runs), done.stderr
 
 
@@ -133,6 +139,49 @@ def test_resume_takes_a_run_from_one_process_to_two_and_back(chats, tmp_path, pr
         assert min(found) == first
         assert found == pytest.approx({step: undisturbed[step] for step in found}, abs=1e-3)
     assert rows(one)[-1]["samples"] == rows(whole)[-1]["samples"] == 160
+
+
+def test_damaged_rows_are_replaced_alike_on_one_rank_and_on_two(chats, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(chats, data)
+    index = np.load(data / "chat_jsonl" / "train" / "index.npy")
+    shard = data / "chat_jsonl" / "train" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    for row in (row for row in range(0, len(index), 5) if index["media"][row]):
+        content[int(index["offset"][row]) + int(index["json_off"][row]) + 1024 + 600] ^= 1
+    shard.write_bytes(content)
+    words = ["hardware.micro_batch=2", "data.skip_budget=1.0", "data.validate.chat_jsonl=null", "phase.max_steps=8"]
+    one, _ = train(data, tmp_path / "one", *words)
+    two, said = train(data, tmp_path / "two", *words, "hardware=cpu_ddp2")
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    lost = [sorted((folder / "skipped.jsonl").read_text().splitlines()) for folder in (one, two)]
+    assert lost[0] == lost[1] != []
+    assert status(one)["data"] == status(two)["data"]
+    assert "skipped chat_jsonl row" in said
+
+
+def test_a_language_model_with_a_shared_table_is_sharded_packed_and_recomputed_alike(tmp_path):
+    """Tied embedding and head under FSDP2, token budgets that leave ranks different numbers of samples."""
+    data = prepared.chats(tmp_path / "talk", pictures=False)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    hf_folder.write_tokenizer(folder)
+    hf_folder.write_model(folder, max_position_embeddings=1024, tie_word_embeddings=True)
+    words = [
+        "experiment=null",
+        "data=own_chats",
+        "encoder=none",
+        "connector=none",
+        "llm=hf_causal",
+        f"llm.path={folder}",
+    ]
+    words += [word for word in MIXED if not word.startswith(("experiment=", "encoder=", "llm."))]
+    one, _ = run(data, tmp_path / "one", *words)
+    dense = ["hardware.pack=true", "hardware.micro_tokens=300", "hardware.recompute=true"]
+    two, _ = run(data, tmp_path / "two", *words, "hardware=cpu_fsdp2", *dense)
+    assert losses(two) == pytest.approx(losses(one), abs=1e-3)
+    first, second = (load_file(found / "model" / "llm.safetensors") for found in (one, two))
+    assert first.keys() == second.keys()
 
 
 def start(data: Path, runs: Path, *words: str) -> subprocess.Popen[str]:

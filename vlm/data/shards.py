@@ -65,8 +65,21 @@ class ShardSet:
         record, payloads = self.read(row)
         return to_sample(record, payloads)
 
+    def text(self, row: int) -> Sample:
+        """The sample with empty media: nothing but its record is read. Raises: as `[row]`, for its record."""
+        shard, offset, _, json_offset, json_size = self._place(row)
+        record = self._record(row, self._bytes(row, shard, offset + json_offset, json_size))
+        return to_sample(record, [b""] * len(record.media))
+
     def read(self, row: int) -> tuple[Record, list[bytes]]:
         """The stored record and the bytes of its media. Raises: as `[row]`."""
+        shard, offset, span, json_offset, json_size = self._place(row)
+        block = self._bytes(row, shard, offset, span)
+        record = self._record(row, block[json_offset : json_offset + json_size])
+        return record, self._payloads(row, record, block, json_offset + _padded(json_size))
+
+    def _place(self, row: int) -> tuple[int, int, int, int, int]:
+        """Shard, offset, span, and where in the span the record lies."""
         if not 0 <= row < len(self):
             raise IndexError(f"{self.set}/{self.split} has {len(self)} rows; there is no row {row}")
         shard, offset, span, json_offset, json_size, *_ = self._entry(row)
@@ -74,17 +87,23 @@ class ShardSet:
         if shard >= len(shards) or offset + span > shards[shard]["bytes"]:
             detail = f"the index points at bytes {offset} to {offset + span} of shard {shard}, which are not there"
             raise self._fault(row, "row_malformed", detail)
-        block = self._files.read(shards[shard]["name"], offset, span)
-        if len(block) != span:
-            raise self._fault(row, "row_malformed", f"the shard ends after {len(block)} of {span} bytes")
+        return shard, offset, span, json_offset, json_size
+
+    def _bytes(self, row: int, shard: int, offset: int, size: int) -> bytes:
+        found = self._files.read(self.manifest["shards"][shard]["name"], offset, size)
+        if len(found) != size:
+            raise self._fault(row, "row_malformed", f"the shard ends after {len(found)} of {size} bytes")
+        return found
+
+    def _record(self, row: int, data: bytes) -> Record:
         try:
-            record = from_json(block[json_offset : json_offset + json_size])
+            record = from_json(data)
         except ValueError as error:
             raise self._fault(row, "row_malformed", str(error)) from error
         if (record.set, record.split, record.key) != (self.set, self.split, key_of(self.set, row)):
             found = f"{record.set}/{record.split} {record.key}"
             raise self._fault(row, "row_malformed", f"{found} lies there; index and shards do not belong together")
-        return record, self._payloads(row, record, block, json_offset + _padded(json_size))
+        return record
 
     def costs(self, row: int) -> tuple[int, int, int]:
         """Bytes of the record, number of media and their pixels together, from the index: no sample is read."""

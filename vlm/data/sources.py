@@ -36,6 +36,10 @@ class Slice:
         """Raises: as the set itself."""
         return self.shards[self.start + row]
 
+    def text(self, row: int) -> Sample:
+        """The row with empty media where they need not be read. Raises: as the set itself."""
+        return self.shards.text(self.start + row)
+
     def costs(self, row: int) -> tuple[int, int, int] | None:
         """Bytes of the record, number of media, pixels; None if only reading the row would tell."""
         return self.shards.costs(self.start + row)
@@ -154,10 +158,17 @@ def _entry(part: Slice) -> dict[str, Any]:
 
 
 def texts(slices: Sequence[Slice]) -> Iterator[str]:
-    """Every text of the training rows, all captions included, for a tokenizer to learn from."""
+    """Every text of the training rows, all captions included, for a tokenizer to learn from.
+
+    A row whose text cannot be read gives none; training meets it again and counts it.
+    """
     for part in slices:
         for row in range(len(part)):
-            sample = part[row]
+            try:
+                sample = part.text(row)
+            except InputError as error:
+                log.warning("no text from %s row %d: %s", part.name, row, error)
+                continue
             captions = sample.meta.get("captions")
             if captions:
                 yield from captions

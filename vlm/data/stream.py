@@ -72,6 +72,10 @@ class StreamSet:
                 raise fault("media_undecodable", f"the bytes of {medium.member} changed after they were written")
         return record, [members[name] for name in wanted]
 
+    def text(self, row: int) -> Sample:
+        """The whole row: a stream cannot leave anything out."""
+        return self[row]
+
     def costs(self, row: int) -> None:
         """Of a row that was not read yet, nothing is known."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from vlm.contracts.errors import RunError
+from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample
 from vlm.data.branches import conversations
 from vlm.data.loader import as_conversation
@@ -21,6 +22,7 @@ from vlm.evaluation.intervals import wilson
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM
 
+log = logging.getLogger(__name__)
 BATCH = 256  # rows decoded together
 THUMBNAIL = 160  # longer side of a picture in samples/, pixels
 
@@ -36,11 +38,12 @@ class Answer:
 
 
 def ask(
-    model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None, shorten: bool = False
+    model: VLM, slices: Sequence[Slice], prompts: Sequence[str], limit: int | None = None, to_show: bool = False
 ) -> Iterator[Answer]:
     """Greedy answers to the last turn of each row, in order; of `limit` rows, evenly spread.
 
-    shorten: of a conversation too long for the model, ask an earlier turn; never for a score.
+    to_show: nothing is scored, so a row that cannot be used is left out and told, and of a conversation too long for
+    the model an earlier turn is asked.
     Raises: InputError for a row that cannot be used: a score over fewer rows than it names would be no score.
     """
     rows = [(part, row) for part in slices for row in range(len(part))]
@@ -48,11 +51,21 @@ def ask(
         rows = [rows[number * len(rows) // limit] for number in range(limit)]
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     for begin in tqdm(range(0, len(rows), BATCH), desc="answering", unit="batch", leave=False, disable=None):
-        samples = [_last_question(as_conversation(part[row], prompts, 0)) for part, row in rows[begin : begin + BATCH]]
-        if shorten:
-            samples = [_shortened(model, sample) for sample in samples]
-        opened = [replace(sample, turns=sample.turns[:-1]) for sample in samples]
-        batch = model.processor.collate([model.processor.open_example(sample) for sample in opened])
+        samples, opened = [], []
+        for part, row in rows[begin : begin + BATCH]:
+            try:
+                sample = _last_question(as_conversation(part[row], prompts, 0))
+                sample = _shortened(model, sample) if to_show else sample
+                opened.append(model.processor.open_example(replace(sample, turns=sample.turns[:-1])))
+            except InputError as error:
+                if not to_show:
+                    raise
+                log.warning("%s row %d is not shown: %s", part.name, row, error)
+            else:
+                samples.append(sample)
+        if not samples:
+            continue
+        batch = model.processor.collate(opened)
         said = answers(model, model.processor.finish(batch.to(device), dtype))
         for sample, text in zip(samples, said, strict=True):
             prompt = " ".join(part for part in sample.turns[-2].parts if isinstance(part, str))

@@ -20,7 +20,7 @@ from vlm.contracts.errors import BrokenStep, InputError, RunError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
-from vlm.data.loader import Loader, Reading, Rows, Steps, validation_loader
+from vlm.data.loader import Loader, Reading, Rows, Steps, end_workers, validation_loader
 from vlm.data.order import Mix
 from vlm.data.plan import Planner, micro_batch_of
 from vlm.evaluation.answers import ask, exact_match, write_samples
@@ -32,7 +32,7 @@ from vlm.phases.base import Phase
 from vlm.training import checkpoint
 from vlm.training.callbacks import Recorder, Saver
 from vlm.training.failures import explained
-from vlm.training.folder import RunFolder, write_json
+from vlm.training.folder import RunFolder, recipe_id, write_json
 from vlm.training.ledger import Ledger
 from vlm.training.log import MetricLog, WandbMirror, drop_beyond
 from vlm.training.optim import make_optimizer
@@ -85,6 +85,7 @@ class Job:
         self.phase.total_steps = self._steps()
         self.phase.sets = len(self.slices["train"])
         self.phase.frozen = checkpoint.fingerprint(self.model)
+        self.phase.recipe = recipe_id(self.config)
         self.state = self._state()
         if self.state is not None:
             restore_model(self.model, self.state)
@@ -121,6 +122,8 @@ class Job:
         with contextlib.ExitStack() as stack:
             stack.callback(checkpoints.close)
             stack.callback(saver.restore_signals)
+            stack.callback(end_workers)
+            saver.take_signals()
             recorder = stack.enter_context(self._recorder(ledger, steps)) if self.rank == 0 else None
             stack.enter_context(_quiet())
             callbacks = [ledger, *([recorder] if recorder else []), saver]
@@ -132,7 +135,10 @@ class Job:
                         trainer.validate(self.phase, validation, verbose=False)
                 trainer.fit(self.phase, steps, validation)
                 checkpoints.wait()
-                self._finish(trainer, recorder, validation)
+                if validation is not None and self.phase.validated_at != self.phase.total_steps:
+                    trainer.validate(self.phase, validation, verbose=False)
+                saver.is_over = True
+                self._finish(recorder)
             except Exception as error:
                 told = explained(error, self.hardware.timeout_s, self.phase.step, self.phase.working_on)
                 if isinstance(told, BrokenStep):
@@ -163,10 +169,8 @@ class Job:
             metrics.close()
             mirror.finish(failed)
 
-    def _finish(self, trainer: lightning.Trainer, recorder: Recorder | None, validation: Loader | None) -> None:
+    def _finish(self, recorder: Recorder | None) -> None:
         """Every rank does the same, as parts of the model may lie on others; the first one writes it down."""
-        if validation is not None and self.phase.validated_at != self.phase.total_steps:
-            trainer.validate(self.phase, validation, verbose=False)
         # Before anything that may still go wrong: what was trained is safe.
         save_model(self.model, self.folder.path / "model", write=recorder is not None)
         if isinstance(self.model, FSDPModule):
@@ -269,7 +273,7 @@ class Job:
                 )
         if state is not None:
             groups = make_optimizer(self.model, self.phase.trainable, self.phase.optimizer_settings).param_groups
-            faults = checkpoint.differences(state, self.model, [group["path"] for group in groups])
+            faults = checkpoint.differences(state, self.model, [group["path"] for group in groups], self.phase.recipe)
             if faults:
                 raise InputError(
                     f"{folder}: its checkpoint belongs to another model or recipe: {faults}; give the run that fits"

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from vlm.contracts.errors import InputError, RunError
-from vlm.training.ranks import HEARTBEAT, last_beats
+from vlm.training.ranks import HEARTBEAT, PARENT, last_beats
 
 STOPPED = 75  # exit code of a process that was stopped on request, with its state saved
 FAREWELL = 10.0  # seconds that the others have to end by themselves, once one has failed
@@ -49,6 +49,7 @@ def _start(overrides: Sequence[str], number: int, world: int, port: int, beats: 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         HEARTBEAT: beats,
+        PARENT: str(os.getpid()),
     }
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", *overrides],

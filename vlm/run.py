@@ -18,15 +18,10 @@ from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.settings import HardwareProfile, RunConfig
 from vlm.data import sources
 from vlm.launch import launch
-from vlm.training.folder import RunFolder, read_status, run_id
+from vlm.training.folder import RunFolder, read_object, read_status, recipe, run_id
 from vlm.training.ranks import launched_world, rank
 
 log = logging.getLogger(__name__)
-SAME_RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
-FREE = (  # how long and how it is watched may change on the way
-    "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
-    "phase.keep.last", "phase.keep.best", "phase.keep.every", "data.cache_gb", "data.skip_budget",
-)  # fmt: skip
 TAGGED = ("encoder", "connector", "llm", "data", "hardware")  # groups whose choices become W&B tags
 
 
@@ -100,11 +95,8 @@ def _refuse_other_recipe(other: Path, config: Mapping[str, Any]) -> None:
     file = other / "config.yaml"
     if not file.exists():
         raise InputError(f"resume: {other} is no run folder (no config.yaml); give the folder that training printed")
-    before, now = (
-        _flat({key: node[key] for key in SAME_RECIPE if key in node})
-        for node in (yaml.safe_load(file.read_text()), config)
-    )
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in FREE)
+    before, now = recipe(yaml.safe_load(file.read_text())), recipe(config)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         listing = "; ".join(f"{key}: {before.get(key)} then, {now.get(key)} now" for key in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -114,20 +106,15 @@ def _refuse_other_recipe(other: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _flat(node: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        inside = isinstance(value, Mapping) and value
-        found.update(_flat(value, f"{at}{key}.") if inside else {f"{at}{key}": value})
-    return found
-
-
 def _refuse_changed(folder: RunFolder, data: sources.Opened) -> None:
     """A run belongs to the data that it was started with."""
     record = folder.path / "data.json"
     if not record.exists():
         return
-    changed = sources.changed(json.loads(record.read_text()), data.record)
+    before = read_object(record)
+    if not isinstance(before.get("sets"), dict):
+        raise InputError(f"{record} does not say what the run reads; move the run folder away and start again")
+    changed = sources.changed(before, data.record)
     if changed:
         raise InputError(
             f"{folder.path} was made with other data: {', '.join(changed)} was prepared anew since; remove that folder "
@@ -141,24 +128,32 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
     if rank() > 0:  # the first rank speaks for all
         logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
-    job = Job(composed.config, settings, folder, data, tags)
-    job.prepare()
-    if rank() > 0:  # the first rank keeps the folder
-        job.run()
-        return
-    folder.open()
+    if rank() == 0 and folder.path.exists():
+        folder.open()  # nobody else changes what is read from it; a new one is made when nothing can be refused any more
     try:
-        if folder.is_finished:  # by another process, while this one prepared
+        job = Job(composed.config, settings, folder, data, tags)
+        job.prepare()
+        if rank() > 0:  # the first rank keeps the folder
+            job.run()
             return
-        started = folder.status.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
-        folder.describe(composed.config, composed.overrides, {**data.record, "asked": job.asked})
+        folder.open()
+        if not folder.is_finished:  # by another process, while this one prepared
+            _carry_out(job, folder, composed, {**data.record, "asked": job.asked})
+    finally:
+        folder.close()
+
+
+def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[str, Any]) -> None:
+    """The run, and in its status how it ended."""
+    try:
+        folder.describe(composed.config, composed.overrides, data)
         folder.update(
             state="running",
             step=folder.status.get("step", 0),
             max_steps=job.phase.total_steps,
             error=None,
             overrides=composed.overrides,
-            started=started,
+            started=folder.status.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),
         )
         job.run()
@@ -166,7 +161,7 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
     except SystemExit:
         folder.update(state="stopped")
         log.info("stopped at step %d with its state saved; the same command goes on", folder.status["step"])
-        raise
+        raise SystemExit(75) from None
     except KeyboardInterrupt:
         folder.update(state="stopped")
         log.info("stopped; the same command goes on from the last checkpoint, or from the start if there is none")
@@ -177,5 +172,3 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
     except BaseException as error:
         folder.update(state="failed", error=f"{type(error).__name__}: {error}")
         raise
-    finally:
-        folder.close()

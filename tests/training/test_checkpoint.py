@@ -23,6 +23,7 @@ def state(step: int) -> State:
         counters={"counts": {"samples": step}, "reasons": {}},
         unlogged={"total": 0.1 + 0.2},
         frozen="",
+        recipe="",
         validated=True,
     )
 

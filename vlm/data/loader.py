@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 import threading
 import time
@@ -37,9 +38,9 @@ class Skip:
 
 @dataclass(frozen=True)
 class Item:
-    """An example, the number of its set, and the rows that were skipped to get it."""
+    """An example, the number of its set, and the rows that were skipped to get it; None if nothing replaces them."""
 
-    example: Example
+    example: Example | None
     source: int = 0
     skipped: tuple[Skip, ...] = ()
 
@@ -83,7 +84,8 @@ class Rows(Dataset):
     """position -> Item.
 
     A row that cannot be used is replaced by another, drawn by a pure function of (seed, position, attempt), so that
-    the order stays reproducible; what was skipped travels with the item.
+    the order stays reproducible; without a seed (a validation) nothing replaces it, as no row should count twice. What
+    was skipped travels with the item.
     """
 
     def __init__(self, slices: Sequence[Slice], mix: Mix, processor: Processor, reading: Reading) -> None:
@@ -102,6 +104,8 @@ class Rows(Dataset):
             except InputError as error:
                 reason, _, detail = str(error).partition(": ")
                 skipped.append(Skip(self.slices[place.source].name, place.row, reason, detail))
+            if self.reading.seed is None:
+                return Item(None, place.source, tuple(skipped))
         listing = "\n".join(f"  {skip.set} row {skip.row}: {skip.reason}: {skip.detail}" for skip in skipped[:5])
         raise RunError(f"{RETRIES} rows in a row cannot be used; the first of them:\n{listing}")
 
@@ -155,11 +159,14 @@ class Collate:
         self.processor, self.pack = processor, pack
 
     def __call__(self, items: Sequence[Item]) -> Loaded:
-        examples = [item.example for item in items]
+        examples = [item.example for item in items if item.example is not None]
+        skipped = tuple(skip for item in items for skip in item.skipped)
+        if not examples:
+            raise RunError(f"none of {len(items)} validation rows can be used; the first: {skipped[0].detail}")
         return Loaded(
             batch=self.processor.collate(examples, pack=self.pack),
-            sources=tuple(item.source for item in items),
-            skipped=tuple(skip for item in items for skip in item.skipped),
+            sources=tuple(item.source for item in items if item.example is not None),
+            skipped=skipped,
             cut=sum(example.cut for example in examples),
         )
 
@@ -183,18 +190,58 @@ class Loader(DataLoader):
             multiprocessing_context="spawn" if workers else None,
         )
 
-    def __iter__(self) -> Any:
-        with _ignored(signal.SIGINT):
-            return super().__iter__()
+    def __iter__(self) -> Iterator[Loaded]:  # type: ignore[override]
+        with _handled(signal.SIGINT, signal.SIG_IGN):  # which the started processes inherit
+            batches = super().__iter__()
+        while True:
+            # A process that stands still altogether does not even hand over what it has ready, and torch waits for
+            # that without an end.
+            watch = _Watch(self.timeout) if self.num_workers else contextlib.nullcontext()
+            with watch:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+class _Watch:
+    """Ends the data workers if what happens inside takes longer than timeout_s, and says so."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s, self.expired = timeout_s, False
+        self.timer = threading.Timer(timeout_s + 1, self._expire)
+
+    def __enter__(self) -> None:
+        self.timer.start()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.timer.cancel()
+        if self.expired and isinstance(error, RuntimeError | OSError | EOFError):
+            raise RuntimeError(f"DataLoader timed out after {self.timeout_s:g} seconds") from error
+        if isinstance(error, InputError | RunError) and str(error).startswith("Caught"):
+            # torch puts the worker's whole traceback in front of what it said
+            raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
+
+    def _expire(self) -> None:
+        self.expired = True
+        end_workers()
+
+
+def end_workers() -> None:
+    """After an error: without waiting for their answer, as one that stands still would keep this process from ending."""
+    with _handled(signal.SIGCHLD, signal.SIG_DFL):  # torch would tell their end as another error
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
 
 
 @contextlib.contextmanager
-def _ignored(number: signal.Signals) -> Iterator[None]:
-    """Started processes inherit a signal that is ignored. Only the main thread may change what a signal does."""
+def _handled(number: signal.Signals, handler: signal.Handlers) -> Iterator[None]:
+    """Only the main thread may change what a signal does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(number, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:

@@ -56,7 +56,7 @@ class Phase(lightning.LightningModule, ABC):
         self.trainable = Trainable(model, trainable)
         self.aux = {name: weight for name, weight in aux.items() if weight is not None}
         self.optimizer_settings, self.schedule_settings = optimizer, schedule
-        self.frozen = ""  # fingerprint of what does not train, set by the run
+        self.frozen = self.recipe = ""  # fingerprints of what does not train and of the recipe, set by the run
         self.working_on: Step | None = None  # the step under way, to name its samples and sizes if it breaks
         self.last = Sums()  # of the last optimizer step
         self.unlogged = Sums()  # of the optimizer steps since the last logged row; part of a run's state

@@ -54,7 +54,7 @@ class SFT(Phase):
         """Loss of each sample with its own pictures and with other samples' pictures."""
         batch = self.ready(loaded)
         nll, tokens = sample_nll(self.model(batch).logp, batch)
-        columns = [nll, tokens]
+        columns = [nll, tokens, torch.tensor([len(loaded.skipped)])]
         if self.model.processor.tokens_a_view:  # type: ignore[union-attr]
             columns += self._without_its_pictures(batch, nll, tokens)
         number = batch_idx * self.trainer.world_size + self.global_rank
@@ -83,8 +83,10 @@ class SFT(Phase):
         """val/loss in nats a token; val/vision_gain with its standard error, clustered by picture."""
         seen = gathered(self.seen, self.trainer.world_size)
         rows = [seen[number] for number in sorted(seen)][: self.validation_batches]  # beyond, the last one repeated
-        nll, tokens, *pictures = (np.concatenate(column) for column in zip(*rows, strict=True))
+        nll, tokens, skipped, *pictures = (np.concatenate(column) for column in zip(*rows, strict=True))
         row = {"val/loss": float(nll.sum() / max(1, tokens.sum())), "val/samples": float(len(nll))}
+        if skipped.any():
+            row["val/skipped"] = float(skipped.sum())
         if pictures and pictures[1].any():
             delta, exchanged, cluster = pictures
             gain, error = paired_gain(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import resource
 import signal
 import sys
@@ -24,10 +23,12 @@ from vlm.training.checkpoint import Checkpoints, State
 from vlm.training.folder import RunFolder
 from vlm.training.ledger import Ledger
 from vlm.training.log import MetricLog, WandbMirror
+from vlm.training.ranks import is_orphaned, launched_world
 from vlm.training.sharding import agree
 from vlm.training.snapshot import restore_optimizer, take
 
 log = logging.getLogger(__name__)
+LEFT_OUT = "validation rows that cannot be used were left out"
 BLIND = "this model does not use its pictures"
 STATUS_SECONDS = 5  # between two updates of status.json while nothing else happens
 QUIET_SECONDS = 15  # without a terminal, a line of progress at most this often
@@ -127,6 +128,12 @@ class Recorder(Callback):
             best = {"metric": "val/loss", "value": loss, "step": step}
         metrics = {**self.folder.status.get("metrics", {}), **row}
         warnings = self.folder.status.get("warnings", [])
+        if "val/skipped" in row and not any(warning.startswith(LEFT_OUT) for warning in warnings):
+            warnings = [
+                *warnings,
+                f"{LEFT_OUT}: {row['val/skipped']:.0f}; look for them with data_prep or copy the set again",
+            ]
+            log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         if "val/vision_gain" in row:
             warnings = [warning for warning in warnings if not warning.startswith(BLIND)]
             gain, error = row["val/vision_gain"], row["val/vision_gain_se"]
@@ -170,8 +177,8 @@ class Saver(Callback):
     ) -> None:
         self.checkpoints, self.ledger, self.state, self.facts = checkpoints, ledger, state, facts
         self.save_every, self.validate_every = save_every, validate_every
-        self._asked = self._nothing_to_save = False
-        self._parent = os.getppid()
+        self.is_over = False  # training is: there is nothing to save any more
+        self._asked = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -179,12 +186,13 @@ class Saver(Callback):
         if self.state is not None:
             restore_optimizer(trainer, pl_module, self.state)
             self.state = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+        self.take_signals()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.take_signals()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Step, batch_idx: int) -> None:
-        orphaned = trainer.world_size > 1 and os.getppid() != self._parent  # nobody watches over the ranks any more
-        pl_module.asked_to_stop = self._asked or orphaned
+        pl_module.asked_to_stop = self._asked or is_orphaned()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Step, batch_idx: int
@@ -205,10 +213,11 @@ class Saver(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
-            asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-            if asked:
-                self._stop(trainer, pl_module, validated=False)
+        if not trainer.strategy.reduce_boolean_decision(self._asked or is_orphaned(), all=False):
+            return
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._stop(trainer, pl_module, validated=False)
+        raise Stopped  # a validation that is made up for, or the last one: its step is saved already
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -232,16 +241,20 @@ class Saver(Callback):
         self.checkpoints.wait()
         raise Stopped
 
+    def take_signals(self) -> None:
+        """Requests to stop come here, also where the trainer has put a handler of its own meanwhile."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            found = signal.signal(number, self._ask)
+            self._before.setdefault(number, found)
+
     def restore_signals(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A rank that is on its way out has nothing to say to a second request.
+            signal.signal(number, signal.SIG_IGN if launched_world() is not None else handler)
         self._before = {}
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._nothing_to_save = True
-
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked or self._nothing_to_save:
+        if self._asked or self.is_over:
             raise KeyboardInterrupt
         self._asked = True
         log.info("asked to stop: finishing this step and saving (once more to stop at once)")

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class State:
 
     model: trained parameters and the buffers that move.   optimizer, schedule: their own states, by parameter name.
     counters: what was read.   unlogged: sums of the steps since the last row of metrics.
-    frozen: fingerprint of what does not train.
+    frozen: fingerprint of what does not train.   recipe: identity of what decides the result (folder.recipe_id).
     validated: whether the validation due at this step, if any, is done.
     """
 
@@ -48,6 +48,7 @@ class State:
     counters: dict[str, Any]
     unlogged: dict[str, float]
     frozen: str
+    recipe: str
     validated: bool
 
 
@@ -102,7 +103,9 @@ class Checkpoints:
             self._clean(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             temporary.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            free = shutil.disk_usage(self.folder).free
+            reason = getattr(error, "strerror", None) or f"{error}".partition("\n")[0]
+            reason = "no space left on device" if free < 2**20 else reason
             raise RunError(
                 f"{self.folder}: the checkpoint of step {state.step} cannot be written: {reason}; free some space or "
                 "fix its permissions, then give the same command again"
@@ -137,7 +140,11 @@ def newest(folder: Path) -> State | None:
     """
     found = all_of(folder)
     for path in reversed(found):
-        if _checksum(path) != path.stem.rpartition("-")[2]:
+        try:
+            checksum = _checksum(path)
+        except FileNotFoundError:  # a run at work has just replaced it
+            return newest(folder)
+        if checksum != path.stem.rpartition("-")[2]:
             log.warning("%s is cut short or damaged (its checksum differs); going back to the one before", path)
             continue
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -161,10 +168,10 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def differences(state: State, model: nn.Module, groups: list[str]) -> str:
+def differences(state: State, model: nn.Module, groups: list[str], recipe: str) -> str:
     """What does not fit between a checkpoint and what it is to be loaded into; empty if all fits.
 
-    groups: paths of the optimizer's parameter groups.
+    groups: paths of the optimizer's parameter groups.   recipe: as in State.
     """
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in frozen}
@@ -174,7 +181,9 @@ def differences(state: State, model: nn.Module, groups: list[str]) -> str:
         return f"{len(names)} tensors differ, first {names[0]}"
     if [group["path"] for group in state.optimizer["param_groups"]] != groups:
         return "phase.trainable trains other parts"
-    return "" if state.frozen == fingerprint(model) else "the weights that do not train are others than they were"
+    if state.frozen != fingerprint(model):
+        return "the weights that do not train are others than they were"
+    return "" if state.recipe == recipe else "seed, data or another key that decides the result differs"
 
 
 def _checksum(path: Path) -> str:
@@ -191,7 +200,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_values(folder: Path) -> dict[str, float]:
+    """What validations said of the files that are there; only a hint, so what cannot be read is as if unknown."""
     file = folder / "values.json"
-    known: Mapping[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        known = json.loads(file.read_bytes()) if file.exists() else {}
+    except ValueError as error:
+        log.warning("%s is damaged (%s): which checkpoints are the best is found anew", file, error)
+        known = {}
     names = {path.name for path in all_of(folder)}
-    return {name: value for name, value in known.items() if name in names}
+    entries = known.items() if isinstance(known, dict) else ()
+    return {name: value for name, value in entries if name in names and isinstance(value, float | int)}

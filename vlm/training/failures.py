@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vlm.contracts.errors import BrokenStep, RunError
+from vlm.contracts.errors import BrokenStep, InputError, RunError
 from vlm.data.loader import Step
 
 SAME_COMMAND = "the same command goes on from the last checkpoint"
@@ -22,6 +22,7 @@ LOST_RANK = (
     "connection closed",
     "connection reset",
     "timed out waiting",
+    "timed out after",
 )
 
 
@@ -32,7 +33,11 @@ def explained(error: Exception, timeout_s: float, step: int, batch: Step | None)
     """
     text = str(error).lower()
     first_line = str(error).partition("\n")[0]
-    if isinstance(error, RunError) or not isinstance(error, RuntimeError | OSError | MemoryError):
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, InputError):  # the run has begun, so nothing was refused
+        return RunError(str(error))
+    if not isinstance(error, RuntimeError | OSError | MemoryError):
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return BrokenStep(

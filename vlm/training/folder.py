@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,46 @@ from filelock import FileLock, Timeout
 from vlm.contracts.errors import InputError, RunError
 
 NOT_IDENTITY = ("paths", "logging")  # where a run lies and how it is watched do not change what it is
+RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
+FREE = (  # how long a run is and how it is watched may change on the way
+    "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
+    "phase.keep.last", "phase.keep.best", "phase.keep.every", "data.cache_gb", "data.skip_budget",
+)  # fmt: skip
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "hydra-core", "numpy", "pillow", "wandb")
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-    """First 12 hex digits of a hash of what decides the result; other runs enter by their id, not their path."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-    for key in ("init_from", "resume"):
-        kept[key] = _identity(kept.get(key))
-    kept["weights"] = {part: _identity(source) for part, source in (kept.get("weights") or {}).items()}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+    """First 12 hex digits of a hash of what decides the result."""
+    return _hash({key: value for key, value in _by_identity(config).items() if key not in NOT_IDENTITY})
+
+
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run keeps when it goes on elsewhere: dotted key -> value."""
+    known = _by_identity(config)
+    return {key: value for key, value in _flat({key: known.get(key) for key in RECIPE}) if key not in FREE}
+
+
+def recipe_id(config: Mapping[str, Any]) -> str:
+    """Equal for two runs of one recipe, whatever their hardware, length and habits of logging."""
+    return _hash(recipe(config))
+
+
+def _by_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Other runs enter by their id, not by their path."""
+    weights = {part: _identity(source) for part, source in (config.get("weights") or {}).items()}
+    return {**config, **{key: _identity(config.get(key)) for key in ("init_from", "resume")}, "weights": weights}
+
+
+def _flat(node: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _identity(source: str | None) -> str | None:
@@ -78,7 +108,9 @@ class RunFolder:
         return self.status.get("state") == "finished"
 
     def open(self) -> None:
-        """Create the folder and take it. Raises: InputError if another process has it, or it cannot be made."""
+        """Create the folder and take it, once. Raises: InputError if another process has it, or it cannot be made."""
+        if self._lock.is_locked:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -120,10 +152,18 @@ def read_status(path: Path) -> dict[str, Any]:
     file = path / "status.json"
     if not file.exists():
         return {}
+    return read_object(file)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Raises: InputError for a file that is no JSON object."""
     try:
-        return json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
     except ValueError as error:
         raise InputError(f"{file} is not valid JSON ({error}); move the run folder away and start again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} does not hold a JSON object; move the run folder away and start again")
+    return content
 
 
 def versions() -> dict[str, str]:

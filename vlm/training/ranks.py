@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+PARENT = "VLM_PARENT"  # the process that watches over the ranks
 HEARTBEAT = "VLM_HEARTBEAT"  # a folder in which every rank notes the last step it has finished
 
 
@@ -20,6 +21,11 @@ def rank() -> int:
 def launched_world() -> int | None:
     """Number of processes that a launcher started together; None if there was no launcher."""
     return int(_WORLD) if _RANK is not None and _WORLD is not None else None
+
+
+def is_orphaned() -> bool:
+    """Whether nobody watches over this rank any more."""
+    return PARENT in os.environ and int(os.environ[PARENT]) != os.getppid()
 
 
 def beat(step: int) -> None:

@@ -35,6 +35,7 @@ def take(trainer: lightning.Trainer, phase: Any, counters: dict[str, Any], valid
         counters=counters,
         unlogged=phase.unlogged.numbers(),
         frozen=phase.frozen,
+        recipe=phase.recipe,
         validated=validated,
     )
 

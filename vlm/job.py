@@ -220,7 +220,7 @@ class Job:
     @property
     def asked(self) -> dict[str, float]:
         """The share of all training samples that each set is to give."""
-        return dict(zip([part.name for part in self.slices["train"]], self.mix.shares(), strict=True))
+        return sources.asked(self.slices["train"])
 
     def _training_rows(self) -> Rows:
         """With what the first rows show about lengths and sizes. Raises: InputError if none can be used."""

@@ -208,6 +208,10 @@ def rank_of(parent: int, number: int) -> int:
     raise AssertionError(f"no rank {number}")
 
 
+def ranks_of(parent: int) -> list[int]:
+    return [child for child in children(parent) if "experiments.train" in command_of(child)]
+
+
 def children(parent: int) -> list[int]:
     """Process numbers, grandchildren not included."""
     return [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
@@ -255,6 +259,21 @@ def test_a_stop_on_request_reaches_every_rank_and_the_same_command_goes_on(chats
     _, said = again.communicate(timeout=60)
     assert again.returncode == 75, said
     assert "going on from step" in said
+
+
+def test_ranks_whose_parent_is_killed_save_and_end(chats, tmp_path):
+    process = start(chats, tmp_path)
+    deadline = time.monotonic() + 60
+    while len(ranks := ranks_of(process.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()  # while they still load their libraries
+    process.communicate(timeout=60)
+    while any(Path(f"/proc/{rank}/stat").exists() for rank in ranks):
+        assert time.monotonic() < deadline + 60, "they go on without a parent"
+        time.sleep(0.2)
+    (folder,) = (tmp_path / "supravl_nano").iterdir()
+    assert status(folder)["state"] == "stopped"
 
 
 def test_a_data_worker_that_is_killed_under_one_rank_ends_the_run_and_names_it(chats, tmp_path):

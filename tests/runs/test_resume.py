@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import time
@@ -93,6 +94,33 @@ def test_a_stop_before_a_validation_makes_it_up_first(data, undisturbed, tmp_pat
     assert not [row for row in rows(folder) if "val/loss" in row]
     monkeypatch.undo()
     train(data, tmp_path, *WORDS)
+    assert told(folder) == told(undisturbed)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_in_a_validation_that_is_made_up_for_has_its_exit_code(data, undisturbed, tmp_path, monkeypatch, sent):
+    from vlm.phases.sft import SFT
+    from vlm.training import callbacks
+
+    begin, step = callbacks.Saver.on_train_batch_start, SFT.validation_step
+
+    def asked(self, trainer, phase, batch, batch_idx):
+        self._asked = phase.step == 19
+        begin(self, trainer, phase, batch, batch_idx)
+
+    def struck(self, loaded, batch_idx):
+        os.kill(os.getpid(), sent)
+        step(self, loaded, batch_idx)
+
+    monkeypatch.setattr(callbacks.Saver, "on_train_batch_start", asked)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, *WORDS)
+    monkeypatch.setattr(SFT, "validation_step", struck)
+    with pytest.raises(SystemExit) as stopped:
+        train(data, tmp_path, *WORDS)
+    assert stopped.value.code == 75
+    monkeypatch.undo()
+    folder = train(data, tmp_path, *WORDS)
     assert told(folder) == told(undisturbed)
 
 

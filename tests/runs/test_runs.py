@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from tests.prepared import ROOT
 from vlm import run
 from vlm.build import compose
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.settings import KeepSettings
 from vlm.training import callbacks, checkpoint
 from vlm.training.folder import RunFolder
 
@@ -308,3 +310,91 @@ def test_a_model_that_cannot_be_written_is_told_and_the_run_goes_on_later(data, 
     folder = train(data, tmp_path, "phase.max_steps=3")
     assert status(folder)["state"] == "finished"
     assert rows(folder)[0]["data/cut"] == rows(folder)[0]["data/skipped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("checkpoints/values.json", b""),
+        ("checkpoints/values.json", b"[1, 2]"),
+        ("checkpoints/values.json", b"\xff\x00"),
+    ],
+)
+def test_a_damaged_note_of_the_best_checkpoints_costs_nothing(
+    data, whole, tmp_path, stops_at_20, monkeypatch, file, content
+):
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, "phase.max_steps=120")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    (folder / file).write_bytes(content)
+    monkeypatch.undo()
+    train(data, tmp_path, "phase.max_steps=120")
+    assert_same_weights(folder, whole)
+
+
+@pytest.mark.parametrize("file", ["status.json", "data.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_damaged_record_of_a_run_is_named(data, tmp_path, stops_at_20, file, content):
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, "phase.max_steps=120")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    (folder / file).write_text(content)
+    if (file, content) == ("status.json", "{}"):
+        return  # an unfinished run that says nothing of itself goes on
+    with pytest.raises(InputError, match=rf"{file}.*move the run folder away"):
+        train(data, tmp_path, "phase.max_steps=120")
+
+
+def test_a_checkpoint_of_another_seed_is_refused(data, tmp_path, stops_at_20, monkeypatch):
+    with pytest.raises(SystemExit):
+        train(data, tmp_path, "phase.max_steps=120")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    monkeypatch.undo()
+    other = train(data, tmp_path / "other", "phase.max_steps=40", "seed=1")
+    shutil.copy(checkpoint.all_of(other / "checkpoints")[-1], folder / "checkpoints")
+    with pytest.raises(InputError, match="belongs to another model or recipe: seed, data or another key"):
+        train(data, tmp_path, "phase.max_steps=120")
+
+
+def test_a_run_that_is_at_work_is_left_alone_whatever_it_replaces(data, tmp_path):
+    """Reading a folder whose checkpoints come and go, as a second command does."""
+    held = RunFolder(tmp_path / "held")
+    held.open()
+    keep = KeepSettings(1, 0, None)
+    writer = checkpoint.Checkpoints(tmp_path / "held" / "checkpoints", keep)
+    for step in range(1, 60):
+        writer.write(checkpoint.State(step, {}, {}, {}, {}, {}, "", "", True))
+        found = checkpoint.newest(tmp_path / "held" / "checkpoints")
+        assert found is None or found.step in (step - 1, step)
+    writer.wait()
+    writer.close()
+
+
+def test_a_test_set_that_cannot_be_scored_costs_no_model(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    index = np.load(copy / "mnist" / "test" / "index.npy")
+    shard = copy / "mnist" / "test" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[int(index["offset"][3]) + int(index["span"][3]) - 600] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(
+        RunError, match="the model is trained and saved, but its test set cannot be scored: media_undec"
+    ):
+        train(copy, tmp_path, "phase.max_steps=3")
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    assert vlm.load_model(folder) is not None
+
+
+def test_validation_rows_that_cannot_be_read_are_left_out_and_told(data, tmp_path, caplog):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    index = np.load(copy / "mnist" / "train" / "index.npy")
+    shard = copy / "mnist" / "train" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[int(index["offset"][210]) + int(index["span"][210]) - 600] ^= 1
+    shard.write_bytes(content)
+    folder = train(copy, tmp_path, "phase.max_steps=3")
+    last = next(row for row in rows(folder) if "val/loss" in row)
+    assert (last["val/samples"], last["val/skipped"]) == (39.0, 1.0)
+    assert status(folder)["warnings"][0].startswith("validation rows that cannot be used were left out: 1")

@@ -52,7 +52,7 @@ class Manifest:
     set: str
     split: str
     counts: Counts
-    shards: list[ShardEntry]
+    shards: Annotated[list[ShardEntry], Field(min_length=1)]
     index: IndexEntry
     license: Licenses
 
@@ -93,6 +93,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def _absent(directory: Path) -> str:
     home, split = directory.parent, directory.name
     remedy = f"prepare it with: make data SOURCE={home.name}"
+    if inside := sorted(path.parent.name for path in directory.glob("*/manifest.json")):
+        return (
+            f"{directory} holds the splits {', '.join(inside)}; name one of them, for example {directory / inside[0]}"
+        )
     if directory.is_dir():
         return f"{directory} is not finished (no manifest.json); {remedy}"
     if splits := sorted(path.parent.name for path in home.glob("*/manifest.json")):

@@ -57,9 +57,10 @@ def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> list[Slice]:
         shards = _open(root, name, use)
         start, stop = use.rows or (0, len(shards))
         if not 0 <= start < stop <= len(shards):
+            has = "is a stream" if use.stream is not None else f"has {len(shards)} rows"
             raise InputError(
-                f"data: {name} has {len(shards)} rows, but rows {start} to {stop} are asked for; set "
-                f"data.<use>.{name}.rows to a range within it, or to null for all of a prepared set"
+                f"data: {name} {has}, but rows {start} to {stop} are asked for; set "
+                f"data.<use>.{name}.rows to a first row and a larger end{' within it' if use.stream is None else ''}"
             )
         slices.append(Slice(name, shards, start, stop, use.weight, use.share))
     return slices
@@ -125,6 +126,16 @@ def training_mix(data: Opened, settings: DataSettings, seed: int) -> Mix:
         for part, count, quota in zip(slices, rows, places, strict=True)
     ]
     return Mix(sources, seed, settings.shuffle)
+
+
+def asked(slices: Sequence[Slice]) -> dict[str, float]:
+    """The part of all samples that each set is to give, as its share or weight says it."""
+    given = sum(part.share or 0.0 for part in slices)
+    whole = sum(part.weight * len(part) for part in slices if part.share is None)
+    return {
+        part.name: part.weight * len(part) / whole * (1 - given) if part.share is None else part.share
+        for part in slices
+    }
 
 
 def one_after_the_other(slices: Sequence[Slice]) -> Mix:

@@ -125,9 +125,10 @@ class StreamSet:
     def _broken(self, what: str) -> RunError:
         reached = self._next
         self.close()
+        shorter = f", or set data.<use>.{self.name}.rows to end at {reached} or before" if reached else ""
         return RunError(
             f"{self.name}: {self.address} gave {reached} of {self.rows} rows, then: {what}; mend the archive and give "
-            f"the same command to go on, or set data.<use>.{self.name}.rows to end at {reached} or before"
+            f"the same command to go on{shorter}"
         )
 
 
@@ -140,7 +141,7 @@ def _archives(name: str, address: str) -> list[str]:
         path = part.removeprefix("file:")
         if part.startswith("pipe:") or "://" in part:
             archives.append(part)
-        elif files := sorted(glob.glob(path, recursive=True)):
+        elif files := sorted(file for file in glob.glob(path, recursive=True) if not os.path.isdir(file)):
             archives += files
         else:
             raise InputError(f"data.<use>.{name}.stream: there is no file {path}; give the address of its archives")

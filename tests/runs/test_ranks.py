@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import vlm
 from tests import hf_folder, prepared
 from tests.prepared import ROOT
-from tests.runs.test_runs import rows, status
+from tests.runs.commands import rows, status
 from vlm.launch import _free_port
 
 # Questions about no, one or several pictures, so that ranks hold very different batches.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.prepared import ROOT
-from tests.runs.test_runs import assert_same_weights, command, environment, rows, status, train
+from tests.runs.commands import assert_same_weights, command, environment, rows, status, train
+from tests.runs.test_damage import flip
+from vlm.phases.sft import SFT
+from vlm.training import callbacks
 
 # Four micro-batches a step and four epochs, saved at other steps than logged and validated.
 WORDS = ["phase.max_steps=60", "phase.log_every=1", "phase.save_every=7", "phase.validate_every=20"]
@@ -78,8 +81,6 @@ def test_killed_at_ten_moments(data, undisturbed, tmp_path, workers):
 
 def test_a_stop_before_a_validation_makes_it_up_first(data, undisturbed, tmp_path, monkeypatch):
     """The stop is asked for in the step whose validation is due: that validation may be longer than the grace."""
-    from vlm.training import callbacks
-
     begin = callbacks.Saver.on_train_batch_start
 
     def asked(self, trainer, phase, batch, batch_idx):
@@ -99,9 +100,6 @@ def test_a_stop_before_a_validation_makes_it_up_first(data, undisturbed, tmp_pat
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_a_validation_that_is_made_up_for_has_its_exit_code(data, undisturbed, tmp_path, monkeypatch, sent):
-    from vlm.phases.sft import SFT
-    from vlm.training import callbacks
-
     begin, step = callbacks.Saver.on_train_batch_start, SFT.validation_step
 
     def asked(self, trainer, phase, batch, batch_idx):
@@ -126,16 +124,10 @@ def test_a_stop_in_a_validation_that_is_made_up_for_has_its_exit_code(data, undi
 
 def test_skipped_rows_are_replaced_told_once_and_resumed(data, tmp_path):
     """Damaged pictures in the shard: the same rows are skipped, in the same places, with and without a kill."""
-    import shutil
-
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    index = np.load(copy / "mnist" / "train" / "index.npy")
-    shard = copy / "mnist" / "train" / "shard-000000.tar"
-    content = bytearray(shard.read_bytes())
     for row in (5, 50, 150):
-        content[int(index["offset"][row]) + int(index["span"][row]) - 600] ^= 1
-    shard.write_bytes(content)
+        flip(copy, "train", row)
     words = [*WORDS, "phase.max_steps=20", "data.skip_budget=1.0"]
     whole = train(copy, tmp_path / "whole", *words)
     kill_at(copy, tmp_path / "killed", 9, *words)
@@ -151,16 +143,10 @@ def test_skipped_rows_are_replaced_told_once_and_resumed(data, tmp_path):
 
 
 def test_a_spent_skip_budget_ends_the_run_with_its_reasons(data, tmp_path):
-    import shutil
-
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
-    index = np.load(copy / "mnist" / "train" / "index.npy")
-    shard = copy / "mnist" / "train" / "shard-000000.tar"
-    content = bytearray(shard.read_bytes())
     for row in range(0, 200, 20):
-        content[int(index["offset"][row]) + int(index["span"][row]) - 600] ^= 1
-    shard.write_bytes(content)
+        flip(copy, "train", row)
     words = ["phase.max_steps=100", "phase.global_batch=16"]
     with pytest.raises(
         Exception, match=r"rows could not be used \(media_undecodable \d+\), more than data.skip_budget"

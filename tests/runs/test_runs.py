@@ -4,93 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import vlm
 from tests.prepared import ROOT
-from vlm import run
-from vlm.build import compose
+from tests.runs.commands import assert_same_weights, command, environment, rows, status, train, weights
 from vlm.contracts.errors import InputError, RunError
-from vlm.contracts.settings import KeepSettings
-from vlm.training import callbacks, checkpoint
+from vlm.training import checkpoint
 from vlm.training.folder import RunFolder
-
-EXPERIMENT = [
-    "experiment=purevlm",
-    "data.train.mnist.rows=[0,200]",
-    "data.validate.mnist.rows=[200,240]",
-    "phase.global_batch=8",
-    "phase.log_every=5",
-    "phase.save_every=20",
-    "phase.validate_every=50",
-    "phase.samples=2",
-    "hardware.threads=1",
-    "logging.wandb=disabled",
-    "logging.progress=false",
-]
-
-
-def environment(data: Path, runs: Path) -> dict[str, str]:
-    return os.environ | {"VLM_DATA": str(data), "VLM_RUNS": str(runs)}
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.train", *EXPERIMENT, *words]
-
-
-def train(data: Path, runs: Path, *words: str) -> Path:
-    """A run in this process. Returns: its folder."""
-    return Path(run.train(compose([*EXPERIMENT, f"paths.data={data}", f"paths.runs={runs}", *words]))["run"])
-
-
-def status(folder: Path) -> dict:
-    return json.loads((folder / "status.json").read_text())
-
-
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found = {k: v for file in sorted((folder / "model").glob("*.safetensors")) for k, v in load_file(file).items()}
-    assert found
-    return found
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-@pytest.fixture
-def stops_at_20(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A SIGTERM that arrives while step 20 is being saved."""
-    take = callbacks.take
-
-    def taking(trainer, phase, *rest):
-        if phase.step == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take(trainer, phase, *rest)
-
-    monkeypatch.setattr(callbacks, "take", taking)
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """120 steps that nothing disturbed."""
-    return train(data, tmp_path_factory.mktemp("whole"), "phase.max_steps=120")
 
 
 def test_a_run_leaves_all_that_is_needed_to_know_use_and_repeat_it(data, whole, capsys, caplog):
@@ -310,91 +238,3 @@ def test_a_model_that_cannot_be_written_is_told_and_the_run_goes_on_later(data, 
     folder = train(data, tmp_path, "phase.max_steps=3")
     assert status(folder)["state"] == "finished"
     assert rows(folder)[0]["data/cut"] == rows(folder)[0]["data/skipped"] == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("checkpoints/values.json", b""),
-        ("checkpoints/values.json", b"[1, 2]"),
-        ("checkpoints/values.json", b"\xff\x00"),
-    ],
-)
-def test_a_damaged_note_of_the_best_checkpoints_costs_nothing(
-    data, whole, tmp_path, stops_at_20, monkeypatch, file, content
-):
-    with pytest.raises(SystemExit):
-        train(data, tmp_path, "phase.max_steps=120")
-    (folder,) = (tmp_path / "purevlm").iterdir()
-    (folder / file).write_bytes(content)
-    monkeypatch.undo()
-    train(data, tmp_path, "phase.max_steps=120")
-    assert_same_weights(folder, whole)
-
-
-@pytest.mark.parametrize("file", ["status.json", "data.json"])
-@pytest.mark.parametrize("content", ["", "[]", "{}"])
-def test_a_damaged_record_of_a_run_is_named(data, tmp_path, stops_at_20, file, content):
-    with pytest.raises(SystemExit):
-        train(data, tmp_path, "phase.max_steps=120")
-    (folder,) = (tmp_path / "purevlm").iterdir()
-    (folder / file).write_text(content)
-    if (file, content) == ("status.json", "{}"):
-        return  # an unfinished run that says nothing of itself goes on
-    with pytest.raises(InputError, match=rf"{file}.*move the run folder away"):
-        train(data, tmp_path, "phase.max_steps=120")
-
-
-def test_a_checkpoint_of_another_seed_is_refused(data, tmp_path, stops_at_20, monkeypatch):
-    with pytest.raises(SystemExit):
-        train(data, tmp_path, "phase.max_steps=120")
-    (folder,) = (tmp_path / "purevlm").iterdir()
-    monkeypatch.undo()
-    other = train(data, tmp_path / "other", "phase.max_steps=40", "seed=1")
-    shutil.copy(checkpoint.all_of(other / "checkpoints")[-1], folder / "checkpoints")
-    with pytest.raises(InputError, match="belongs to another model or recipe: seed, data or another key"):
-        train(data, tmp_path, "phase.max_steps=120")
-
-
-def test_a_run_that_is_at_work_is_left_alone_whatever_it_replaces(data, tmp_path):
-    """Reading a folder whose checkpoints come and go, as a second command does."""
-    held = RunFolder(tmp_path / "held")
-    held.open()
-    keep = KeepSettings(1, 0, None)
-    writer = checkpoint.Checkpoints(tmp_path / "held" / "checkpoints", keep)
-    for step in range(1, 60):
-        writer.write(checkpoint.State(step, {}, {}, {}, {}, {}, "", "", True))
-        found = checkpoint.newest(tmp_path / "held" / "checkpoints")
-        assert found is None or found.step in (step - 1, step)
-    writer.wait()
-    writer.close()
-
-
-def test_a_test_set_that_cannot_be_scored_costs_no_model(data, tmp_path):
-    copy = tmp_path / "data"
-    shutil.copytree(data, copy)
-    index = np.load(copy / "mnist" / "test" / "index.npy")
-    shard = copy / "mnist" / "test" / "shard-000000.tar"
-    content = bytearray(shard.read_bytes())
-    content[int(index["offset"][3]) + int(index["span"][3]) - 600] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(
-        RunError, match="the model is trained and saved, but its test set cannot be scored: media_undec"
-    ):
-        train(copy, tmp_path, "phase.max_steps=3")
-    (folder,) = (tmp_path / "purevlm").iterdir()
-    assert vlm.load_model(folder) is not None
-
-
-def test_validation_rows_that_cannot_be_read_are_left_out_and_told(data, tmp_path, caplog):
-    copy = tmp_path / "data"
-    shutil.copytree(data, copy)
-    index = np.load(copy / "mnist" / "train" / "index.npy")
-    shard = copy / "mnist" / "train" / "shard-000000.tar"
-    content = bytearray(shard.read_bytes())
-    content[int(index["offset"][210]) + int(index["span"][210]) - 600] ^= 1
-    shard.write_bytes(content)
-    folder = train(copy, tmp_path, "phase.max_steps=3")
-    last = next(row for row in rows(folder) if "val/loss" in row)
-    assert (last["val/samples"], last["val/skipped"]) == (39.0, 1.0)
-    assert status(folder)["warnings"][0].startswith("validation rows that cannot be used were left out: 1")

@@ -90,6 +90,9 @@ class Job:
         if self.state is not None:
             restore_model(self.model, self.state)
             self.phase.step = self.state.step
+            every = self.phase_config["validate_every"]
+            if self.state.validated and self.slices["validate"] and self.state.step % every == 0:
+                self.phase.validated_at = self.state.step
         if self.hardware.recompute:
             recompute(self.model)
 
@@ -151,7 +154,9 @@ class Job:
     def _recorder(self, ledger: Ledger, steps: Steps) -> Iterator[Recorder]:
         """The files and the mirror that a run is written down in, from the step it starts at."""
         drop_beyond(ledger.path, self.phase.step)
-        metrics = MetricLog(self.folder.path / "metrics.jsonl", self.phase.step)
+        metrics = MetricLog(
+            self.folder.path / "metrics.jsonl", self.phase.step, validated=self.phase.validated_at == self.phase.step
+        )
         job_type = type(self.phase).__name__.lower()
         mirror = WandbMirror(
             self.settings.logging, self.folder.path, self.folder.path.name, job_type, self.tags, self.config

@@ -98,6 +98,25 @@ def test_a_stop_before_a_validation_makes_it_up_first(data, undisturbed, tmp_pat
     assert told(folder) == told(undisturbed)
 
 
+@pytest.mark.parametrize("last", [50, 60], ids=["with a validation of its own", "with the one that is due"])
+def test_a_run_that_ends_between_its_last_rows_writes_each_of_them_once(data, tmp_path, monkeypatch, last):
+    """After the last step: a validation, a test, a model. Killed before the end of all that."""
+    words = [*WORDS, f"phase.max_steps={last}"]
+    whole = train(data, tmp_path / "whole", *words)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlm.job.write_samples", killed)
+    with pytest.raises(SystemExit):
+        train(data, tmp_path / "killed", *words)
+    monkeypatch.undo()
+    folder = train(data, tmp_path / "killed", *words)
+    assert told(folder) == told(whole)
+    assert sum("val/loss" in row for row in rows(folder)) == 3
+    assert sum("test/exact_match" in row for row in rows(folder)) == 1
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_in_a_validation_that_is_made_up_for_has_its_exit_code(data, undisturbed, tmp_path, monkeypatch, sent):
     begin, step = callbacks.Saver.on_train_batch_start, SFT.validation_step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class MetricLog:
-    """One JSON object a line, flushed as written; on resume, rows beyond the checkpoint's step are dropped."""
+    """One JSON object a line, flushed as written.
 
-    def __init__(self, path: Path, from_step: int) -> None:
+    On resume, rows beyond the checkpoint's step are dropped, and of that step what is done again: a test, and a
+    validation unless the checkpoint was written after it (validated).
+    """
+
+    def __init__(self, path: Path, from_step: int, validated: bool = True) -> None:
         self.path = path
-        drop_beyond(path, from_step)
+        again = ("test/",) if validated else ("test/", "val/")
+        drop_beyond(path, from_step, again)
         self.file = path.open("a", buffering=1)
 
     def write(self, row: Mapping[str, float]) -> None:
@@ -31,11 +35,27 @@ class MetricLog:
         self.file.close()
 
 
-def drop_beyond(path: Path, step: int) -> None:
-    """Take back the lines of steps that are trained again, so that a resumed run leaves what an undisturbed one does."""
+def drop_beyond(path: Path, step: int, again: tuple[str, ...] = ()) -> None:
+    """Take back the lines of what is done again, so that a resumed run leaves what an undisturbed one does.
+
+    again: beginnings of the keys by which a line of `step` itself is known as such.
+    """
+
+    def stays(line: str) -> bool:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return False  # the last line of a killed process may be cut short
+        return row["step"] < step or (row["step"] == step and not any(key.startswith(again) for key in row))
+
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        kept = [line for line in path.read_text().splitlines() if stays(line)]
+        part = path.with_suffix(".part")
+        with part.open("w") as file:
+            file.writelines(f"{line}\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
 
 
 class WandbMirror:
@@ -99,10 +119,3 @@ class WandbMirror:
             "W&B is switched off for this run (%s: %s); metrics.jsonl goes on", type(error).__name__, str(error)[:300]
         )
         self.run = None
-
-
-def _step(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return math.inf  # the last line of a killed process may be cut short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], 
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def main() -> None:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of Ctrl-C
             try:
                 code = _Command(root, schema, task).run(sys.argv[1:])
                 sys.stdout.flush()

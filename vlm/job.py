@@ -194,6 +194,7 @@ class Job:
         if recorder:
             write_samples(said, self.folder.path / "samples")
             data = recorder.data()
+            recorder.warn_of_shares(self.asked)
             log.info("data: %s", _delivered(self.asked, data["delivered"]))
             write_json(self.folder.path / "data.json", {**self.data_record, "asked": self.asked, **data})
 

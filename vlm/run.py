@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vlm.data import sources
 from vlm.launch import launch
 from vlm.training.folder import RunFolder, read_object, read_status, recipe, run_id
 from vlm.training.ranks import launched_world, rank
+from vlm.training.stopping import Stopped
 
 log = logging.getLogger(__name__)
 TAGGED = ("encoder", "connector", "llm", "data", "hardware")  # groups whose choices become W&B tags
@@ -84,8 +86,9 @@ def _launch(composed: Composed, settings: RunConfig, folder: RunFolder) -> None:
         launch(composed.overrides, settings.hardware.world, settings.hardware.timeout_s)
     except RunError as error:
         folder.status = read_status(folder.path)
-        if folder.status.get("state") == "running":
-            folder.update(state="failed", error=str(error))
+        if folder.status.get("state") in ("running", "failed"):
+            own = folder.status.get("error")
+            folder.update(state="failed", error=f"{error}; rank 0: {own}" if own else str(error))
         raise
     folder.status = read_status(folder.path)
 
@@ -134,13 +137,23 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
         job = Job(composed.config, settings, folder, data, tags)
         job.prepare()
         if rank() > 0:  # the first rank keeps the folder
-            job.run()
+            with stopped_at_once():
+                job.run()
             return
         folder.open()
         if not folder.is_finished:  # by another process, while this one prepared
             _carry_out(job, folder, composed, {**data.record, "asked": job.asked})
     finally:
         folder.close()
+
+
+@contextlib.contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """A second request to stop ends a process with the exit code of the first."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise Stopped from None
 
 
 def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[str, Any]) -> None:
@@ -158,11 +171,11 @@ def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[st
         )
         job.run()
         folder.update(state="finished")
-    except SystemExit:
+    except Stopped:
         folder.update(state="stopped")
         log.info("stopped at step %d with its state saved; the same command goes on", folder.status["step"])
-        raise SystemExit(75) from None
-    except KeyboardInterrupt:
+        raise
+    except (KeyboardInterrupt, SystemExit):  # the trainer turns the first into the second
         folder.update(state="stopped")
         log.info("stopped; the same command goes on from the last checkpoint, or from the start if there is none")
         raise SystemExit(75) from None

@@ -137,7 +137,7 @@ class Listed:
 
 def rows(processor, listed: Listed, cache_gb: float = 0.0) -> Rows:
     mix = Mix([Source(len(listed), len(listed))], seed=0)
-    return Rows([listed], mix, processor, Reading([""], all_text=False, cache_gb=cache_gb))  # type: ignore[list-item]
+    return Rows([listed], mix, processor, Reading([""], all_text=False, cache_gb=cache_gb, seed=0))  # type: ignore[list-item]
 
 
 def test_a_damaged_row_is_replaced_by_a_pure_function_and_told(processor):

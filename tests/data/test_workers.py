@@ -67,7 +67,7 @@ from tests.data.test_workers import confessing
 from vlm.data.loader import Loader, end_workers
 
 listed = rows(confessing(), Listed([sample("", "ab", key=str(row)) for row in range(20)]))
-batches = iter(Loader(listed, [[0, 1]] * 1000, workers=1, timeout_s=12))  # its start counts too
+batches = iter(Loader(listed, [[0, 1]] * 1000, workers=1, timeout_s=30))  # its start counts too
 worker = int(next(batches).batch.keys[0])
 begin = time.monotonic()
 try:
@@ -79,9 +79,10 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "message", "seconds"),
-    [(signal.SIGKILL, "DataLoader worker", 6), (signal.SIGSTOP, "timed out after 12", 14)],
+    [(signal.SIGKILL, "DataLoader worker", 10), (signal.SIGSTOP, "timed out after 30", 40)],
 )
 def test_a_worker_that_dies_or_stands_still_is_an_error_in_time(sent, message, seconds):
     """In a process of its own: torch tells a worker's death by a signal, at any later moment."""

@@ -125,7 +125,7 @@ def test_two_processes_take_the_steps_of_one_and_their_model_answers_alike(chats
     assert vlm.parameter_report(model)["total"] == vlm.parameter_report(vlm.load_model(single))["total"]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", [PROFILES[0], pytest.param(PROFILES[1], marks=pytest.mark.slow)])
 def test_resume_takes_a_run_from_one_process_to_two_and_back(chats, tmp_path, profile):
     half, _ = train(chats, tmp_path, "phase.max_steps=10", "phase.schedule.name=constant")
     words = ("phase.schedule.name=constant", "phase.max_steps=14")
@@ -141,6 +141,7 @@ def test_resume_takes_a_run_from_one_process_to_two_and_back(chats, tmp_path, pr
     assert rows(one)[-1]["samples"] == rows(whole)[-1]["samples"] == 160
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_replaced_alike_on_one_rank_and_on_two(chats, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(chats, data)
@@ -160,6 +161,7 @@ def test_damaged_rows_are_replaced_alike_on_one_rank_and_on_two(chats, tmp_path)
     assert "skipped chat_jsonl row" in said
 
 
+@pytest.mark.slow
 def test_a_language_model_with_a_shared_table_is_sharded_packed_and_recomputed_alike(tmp_path):
     """Tied embedding and head under FSDP2, token budgets that leave ranks different numbers of samples."""
     data = prepared.chats(tmp_path / "talk", pictures=False)
@@ -232,7 +234,10 @@ def wait_for_steps(runs: Path, process: subprocess.Popen[str], steps: int) -> Pa
 
 @pytest.mark.parametrize(
     ("sent", "message"),
-    [(signal.SIGKILL, "rank 1 was killed by SIGKILL after step"), (signal.SIGSTOP, "rank 1 (last finished step:")],
+    [
+        (signal.SIGKILL, "rank 1 was killed by SIGKILL after step"),
+        pytest.param(signal.SIGSTOP, "rank 1 (last finished step:", marks=pytest.mark.slow),
+    ],
 )
 def test_a_rank_that_is_lost_or_stands_still_ends_the_run_and_is_named(chats, tmp_path, sent, message):
     process = start(chats, tmp_path)
@@ -261,6 +266,7 @@ def test_a_stop_on_request_reaches_every_rank_and_the_same_command_goes_on(chats
     assert "going on from step" in said
 
 
+@pytest.mark.slow
 def test_ranks_whose_parent_is_killed_save_and_end(chats, tmp_path):
     process = start(chats, tmp_path)
     deadline = time.monotonic() + 60
@@ -276,6 +282,7 @@ def test_ranks_whose_parent_is_killed_save_and_end(chats, tmp_path):
     assert status(folder)["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_is_killed_under_one_rank_ends_the_run_and_names_it(chats, tmp_path):
     process = start(chats, tmp_path, "hardware.workers=1")
     wait_for_steps(tmp_path, process, 3)

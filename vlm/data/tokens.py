@@ -103,7 +103,7 @@ class Characters(TextTokenizer):
         unknown = sorted(set(text) - set(self.alphabet))
         if unknown:
             raise InputError(
-                f"{text[:60]!r} has characters outside llm.tokenizer.alphabet: {''.join(unknown)!r}; "
+                f"text_characters: {text[:60]!r} has characters outside llm.tokenizer.alphabet: {''.join(unknown)!r}; "
                 "extend the alphabet, or choose an llm with another tokenizer"
             )
         return super().encode(text)

@@ -26,19 +26,14 @@ from vlm.training.log import MetricLog, WandbMirror
 from vlm.training.ranks import is_orphaned, launched_world
 from vlm.training.sharding import agree
 from vlm.training.snapshot import restore_optimizer, take
+from vlm.training.stopping import Stopped
 
 log = logging.getLogger(__name__)
 LEFT_OUT = "validation rows that cannot be used were left out"
 BLIND = "this model does not use its pictures"
+SHARE_TOLERANCE = 0.01  # of all samples, between what a set was asked for and what it gave
 STATUS_SECONDS = 5  # between two updates of status.json while nothing else happens
 QUIET_SECONDS = 15  # without a terminal, a line of progress at most this often
-
-
-class Stopped(SystemExit):
-    """The run was asked to stop and its state is saved."""
-
-    def __init__(self) -> None:
-        super().__init__(75)
 
 
 class Recorder(Callback):
@@ -141,6 +136,15 @@ class Recorder(Callback):
                 warnings.append(f"{BLIND}: vision gain {gain:.4f} ± {error:.4f} nats a token is not above zero")
                 log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         self.folder.update(step=step, best=best, metrics=metrics, warnings=warnings, data=self.data())
+
+    def warn_of_shares(self, asked: Mapping[str, float]) -> None:
+        """A set that gave another part of the samples than it was asked for is no detail."""
+        for name, part in self.ledger.shares().items():
+            difference = abs(part["share"] - asked[name])
+            if difference > SHARE_TOLERANCE and difference * self.ledger.counts["samples"] > 2:  # a round of the mix
+                warning = f"{name} gave {part['share']:.1%} of the samples, but {asked[name]:.1%} were asked for"
+                log.warning("%s: %s", self.folder.path.name, warning)
+                self.folder.update(warnings=[*self.folder.status.get("warnings", []), warning])
 
     def data(self) -> dict[str, Any]:
         """Totals for status.json and the report: what was read, skipped by reason, cut, and each set's share."""

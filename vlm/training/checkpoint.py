@@ -115,9 +115,12 @@ class Checkpoints:
         """Remove what no rule keeps: the last ones, the best ones, every so many steps."""
         files = all_of(self.folder)
         best = sorted((name for name in self._values), key=lambda name: self._values[name])[: self.keep.best]
+        spared = set(best)
+        if self.keep.every is not None:  # the first at or behind each multiple
+            turns = {step_of(path) // self.keep.every: path.name for path in reversed(files)}
+            spared |= {name for turn, name in turns.items() if turn}
         for path in files[: -self.keep.last]:
-            spared = self.keep.every is not None and step_of(path) % self.keep.every == 0
-            if path.name not in best and not spared and path != newest:
+            if path.name not in spared and path != newest:
                 path.unlink()
         remaining = {path.name for path in all_of(self.folder)}
         self._values = {name: value for name, value in self._values.items() if name in remaining}

@@ -23,6 +23,7 @@ from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
 from vlm.origins import group_defaults
 from vlm.training.ranks import launched_world, rank
+from vlm.training.stopping import STOPPED
 from vlm.wording import did_you_mean
 
 Task = Callable[[Composed], Any]
@@ -32,7 +33,6 @@ USAGE = """python -m MODULE [group=choice] [key=value] [-m]
 SWEEP = ("-m", "--multirun")
 STARTS_MISSING = "stopped; the same command starts what is missing"
 NOTHING_SAVED = "stopped before there was anything to save; give the same command again"
-STOPPED = 75  # exit code of a run that was stopped on request, with its state saved
 HELP = """
 Keys (key=value): each stands with its meaning in the YAML files of conf/; --cfg job prints all of them.
   --cfg job [--resolve] [-p NODE]   print the configuration, or one node of it, and run nothing

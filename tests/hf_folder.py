@@ -93,6 +93,13 @@ def write_tokenizer(folder: Path, template: str | None = CHATML, engine: Tokeniz
     return tokenizer
 
 
+def whole(folder: Path, **changes: Any) -> Path:
+    """Tokenizer, template and a llama in one folder. Returns: the folder."""
+    write_tokenizer(folder)
+    write_model(folder, **changes)
+    return folder
+
+
 def write_model(folder: Path, family: str = "llama", **changes: Any) -> Any:
     """Returns: the same model as transformers has it, in eval mode, with weights large enough to tell mistakes."""
     import torch

@@ -38,10 +38,7 @@ def test_every_link_leads_somewhere(page):
 @pytest.fixture(scope="module")
 def my_model(tmp_path_factory) -> Path:
     """The folder that the pages call so."""
-    folder = tmp_path_factory.mktemp("my_model")
-    hf_folder.write_tokenizer(folder)
-    hf_folder.write_model(folder, max_position_embeddings=2048)
-    return folder
+    return hf_folder.whole(tmp_path_factory.mktemp("my_model"), max_position_embeddings=2048)
 
 
 @pytest.mark.parametrize("line", trainings())

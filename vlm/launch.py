@@ -16,8 +16,8 @@ from typing import Any
 
 from vlm.contracts.errors import InputError, RunError
 from vlm.training.ranks import HEARTBEAT, PARENT, last_beats
+from vlm.training.stopping import STOPPED, Stopped
 
-STOPPED = 75  # exit code of a process that was stopped on request, with its state saved
 FAREWELL = 10.0  # seconds that the others have to end by themselves, once one has failed
 POLL = 0.1
 
@@ -25,7 +25,7 @@ POLL = 0.1
 def launch(overrides: Sequence[str], world: int, timeout_s: float) -> None:
     """Run the training command in `world` processes. Signals are passed on; standard output is the first one's.
 
-    Raises: SystemExit(75) if they were stopped on request; InputError or RunError, naming the rank, if one failed.
+    Raises: Stopped if they were stopped on request; InputError or RunError, naming the rank, if one failed.
     """
     with tempfile.TemporaryDirectory(prefix="vlm-ranks-") as beats:
         port = _free_port()
@@ -33,8 +33,8 @@ def launch(overrides: Sequence[str], world: int, timeout_s: float) -> None:
         with _PassedOn(ranks) as passed_on:
             first = _wait_for_failure(ranks, passed_on)
         if first is None:
-            if passed_on.asked or any(process.returncode == STOPPED for process in ranks):
-                raise SystemExit(STOPPED)
+            if any(process.returncode for process in ranks):  # asked to stop; one that was done before that is done
+                raise Stopped
             return
         steps = last_beats(Path(beats), world)
     raise _failure(first, ranks, steps, timeout_s)

@@ -21,7 +21,7 @@ from vlm.data import sources
 from vlm.launch import launch
 from vlm.training.folder import RunFolder, read_object, read_status, recipe, run_id
 from vlm.training.ranks import launched_world, rank
-from vlm.training.stopping import Stopped
+from vlm.training.stopping import STOPPED, Stopped
 
 log = logging.getLogger(__name__)
 TAGGED = ("encoder", "connector", "llm", "data", "hardware")  # groups whose choices become W&B tags
@@ -178,7 +178,7 @@ def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[st
     except (KeyboardInterrupt, SystemExit):  # the trainer turns the first into the second
         folder.update(state="stopped")
         log.info("stopped; the same command goes on from the last checkpoint, or from the start if there is none")
-        raise SystemExit(75) from None
+        raise SystemExit(STOPPED) from None
     except (ConfigError, InputError, RunError) as error:
         folder.update(state="failed", error=str(error))
         raise

@@ -64,10 +64,7 @@ def talk(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("folder")
-    hf_folder.write_tokenizer(folder)
-    hf_folder.write_model(folder, max_position_embeddings=1024)
-    return folder
+    return hf_folder.whole(tmp_path_factory.mktemp("folder"), max_position_embeddings=1024)
 
 
 VISION = ["experiment=supravl_nano", "encoder=vit_nano", "llm.template.prompt=true", "llm.max_positions=256"]

@@ -18,6 +18,7 @@ from vlm.data.loader import Loaded
 from vlm.evaluation.intervals import paired_gain
 from vlm.losses.language import language_loss, sample_nll
 from vlm.phases.base import Phase
+from vlm.training.sharding import from_all_ranks
 
 
 class SFT(Phase):
@@ -81,7 +82,7 @@ class SFT(Phase):
 
     def validation_metrics(self) -> dict[str, float]:
         """val/loss in nats a token; val/vision_gain with its standard error, clustered by picture."""
-        seen = gathered(self.seen, self.trainer.world_size)
+        seen = {number: row for part in from_all_ranks(self.trainer, self.seen) for number, row in part.items()}
         rows = [seen[number] for number in sorted(seen)][: self.validation_batches]  # beyond, the last one repeated
         nll, tokens, skipped, *pictures = (np.concatenate(column) for column in zip(*rows, strict=True))
         row = {"val/loss": float(nll.sum() / max(1, tokens.sum())), "val/samples": float(len(nll))}
@@ -94,15 +95,6 @@ class SFT(Phase):
             )
             row |= {"val/vision_gain": gain, "val/vision_gain_se": error}
         return row
-
-
-def gathered(seen: dict[int, Any], world: int) -> dict[int, Any]:
-    """What all ranks have seen; the same on each."""
-    if world == 1:
-        return seen
-    everybody: list[Any] = [None] * world
-    torch.distributed.all_gather_object(everybody, seen)
-    return {number: value for part in everybody for number, value in part.items()}
 
 
 def other_pictures(pictures: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class Recorder(Callback):
         if "val/skipped" in row and not any(warning.startswith(LEFT_OUT) for warning in warnings):
             warnings = [
                 *warnings,
-                f"{LEFT_OUT}: {row['val/skipped']:.0f}; look for them with data_prep or copy the set again",
+                f"{LEFT_OUT}: {row['val/skipped']:.0f}; prepare the set again, or copy it again",
             ]
             log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         if "val/vision_gain" in row:

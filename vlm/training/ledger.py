@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from vlm.contracts.errors import RunError
 from vlm.data.loader import Skip, Step
 from vlm.training.ranks import beat
+from vlm.training.sharding import from_all_ranks
 
 log = logging.getLogger(__name__)
 SKIP_CHECK_FROM = 1000  # rows read before the skip budget is enforced
@@ -58,11 +58,7 @@ class Ledger(Callback):
         beat(pl_module.step)
 
     def _note(self, trainer: lightning.Trainer, step: int, own: list[Skip]) -> None:
-        everybody: list[list[Skip]] = [own]
-        if trainer.world_size > 1:
-            everybody = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(everybody, own)
-        skipped = [skip for part in everybody for skip in part]
+        skipped = [skip for part in from_all_ranks(trainer, own) for skip in part]
         self.reasons.update(skip.reason for skip in skipped)
         if trainer.global_rank == 0:
             with self.path.open("a") as file:

@@ -32,15 +32,21 @@ def strategy(hardware: HardwareProfile) -> Any:
     return "auto"
 
 
+def from_all_ranks(trainer: lightning.Trainer, own: Any) -> list[Any]:
+    """What every rank gives, in their order; all of them call."""
+    if trainer.world_size == 1:
+        return [own]
+    everybody: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everybody, own)
+    return everybody
+
+
 def agree(trainer: lightning.Trainer, facts: Mapping[str, Any]) -> None:
     """Before the first step: what every rank must have found alike, such as the step to go on from.
 
     Raises: RunError, on every rank, that names a rank and the fact in which it differs from the first.
     """
-    if trainer.world_size == 1:
-        return
-    everybody: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everybody, dict(facts))
+    everybody = from_all_ranks(trainer, dict(facts))
     for number, found in enumerate(everybody):
         for name, value in found.items():
             if value != everybody[0][name]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+STOPPED = 75  # exit code of a process that was stopped on request: the same command goes on
+
 
 class Stopped(SystemExit):
     """The run was asked to stop and its state is saved."""
 
     def __init__(self) -> None:
-        super().__init__(75)
+        super().__init__(STOPPED)

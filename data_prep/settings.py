@@ -15,7 +15,7 @@ from data_prep.budget import PERCENT
 from data_prep.media import PictureRules
 from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
-from vlm.contracts.ranges import PositiveInt
+from vlm.contracts.ranges import NonNegativeInt, PositiveInt
 from vlm.contracts.settings import STRICT, Paths
 
 READERS = "data_prep.sets."  # the only place that a reader may come from
@@ -40,6 +40,19 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """Where the set is published on the Hugging Face hub. repo: owner/name.   revision: None = the newest.
+
+    files: names or patterns of what is needed.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str | None
+    files: list[str]
+
+
+@dataclass(frozen=True)
 class Holdout:
     """Every `every`-th row, by a hash of its first picture's pixels, or of its text if it has none, goes to `split`.
 
@@ -53,17 +66,28 @@ class Holdout:
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """One file of conf/source. expected: split -> source rows by the set's page, None where only the data can tell."""
+    """One file of conf/source.
+
+    form: what a row of the published files looks like, for people.
+    expected: split -> source rows by the set's page, None where only the data can tell.
+    duplicates: of pictures with the same pixels ("pictures") or rows with the same pictures and texts ("rows") the
+    first stays; "keep" only counts them.   evaluation: splits that are for scoring alone.
+    near: whether other sets may be compared with it by looks; drawings look alike without being copies.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     name: Annotated[str, Field(pattern="^[a-z0-9_-]+$")]
+    form: str
     reader: dict[str, Any]
     packages: dict[str, Package]
+    hub: Hub | None
     any_part: bool
     licenses: dict[str, list[Flag]]
     expected: dict[str, PositiveInt | None]
     holdout: Holdout | None
-    remove_duplicates: bool
+    duplicates: Literal["keep", "pictures", "rows"]
+    evaluation: list[str]
+    near: bool
     pictures: PictureRules
     max_words: PositiveInt
     budget: dict[str, Percent | None]
@@ -72,7 +96,7 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """The whole of conf/prepare.yaml."""
+    """The whole of conf/prepare.yaml. part: "i/n", the i-th of n independent shares of the rows, i from 0."""
 
     __pydantic_config__: ClassVar = STRICT
     source: SourceSettings
@@ -81,6 +105,11 @@ class PrepareSettings:
     parts: list[str] | None
     limit: PositiveInt | None
     dry_run: bool
+    workers: NonNegativeInt | None
+    part: Annotated[str | None, Field(pattern=r"^\d+/[1-9]\d*$")]
+    against: list[str] | None
+    tokenizer: str | None
+    licence_policy: Literal["any", "no_noncommercial", "permissive_only"]
     paths: Paths
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from data_prep.archive import files
+from data_prep.reading.archive import files
 from data_prep.rows import Inputs, Picture, Row, Skip
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT

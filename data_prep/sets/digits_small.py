@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from data_prep.archive import files
+from data_prep.reading.archive import files
 from data_prep.rows import Inputs, Picture, Row, Skip, question, reply
 from data_prep.sets.mnist import NAMES
 from vlm.contracts.errors import InputError

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from PIL import Image
 
-from data_prep.archive import files
+from data_prep.reading.archive import files
 from data_prep.rows import Inputs, Picture, Row, Skip
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT

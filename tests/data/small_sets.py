@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from data_prep.shard import ShardWriter, write_sealed
+from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.data.canonical import FORMAT, Record, from_json
 from vlm.data.shards import key_of
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import vlm
-from data_prep.shard import ShardWriter, write_sealed
+from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import FORMAT, from_json
 from vlm.data.images import IMAGENET_MEAN, IMAGENET_STD

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from webdataset.compat import WebDataset
 
-from data_prep.shard import ShardWriter, write_sealed
+from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Turn
 from vlm.data.canonical import FORMAT, INDEX_DTYPE, Record, from_json, to_json

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.shard import END, member
+from data_prep.writing.shard import END, member
 from tests.data.small_sets import small_record, small_set
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.canonical import to_json

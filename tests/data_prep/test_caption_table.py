@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.convert import only_one
-from data_prep.manifest import verify_shards
+from data_prep.writing.manifest import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.pictures import open_picture
@@ -258,7 +258,7 @@ def test_a_full_disk_is_told_and_gives_its_space_back(prepare, folder: Path, tmp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "shard-000000.tar.part")
 
-    monkeypatch.setattr("data_prep.shard.ShardWriter._write", full)
+    monkeypatch.setattr("data_prep.writing.shard.ShardWriter._write", full)
     with pytest.raises(RunError, match=r"No space left on device: shard.*out=DIR"):
         prepare("caption_table", folder)
     assert not list((tmp_path / "out").rglob("*.*"))

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.archive import files
-from data_prep.manifest import verify_shards
+from data_prep.reading.archive import files
 from data_prep.rows import Inputs, Row, Skip
 from data_prep.sets.captions_small import emoji, from_file_name, openclipart, tuxpaint
 from data_prep.sets.digits_small import enlarge
 from data_prep.sets.easy_vqa_captions import DescribedShapes, facts
 from data_prep.sets.mnist import Idx
+from data_prep.writing.manifest import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
 from vlm.data.pictures import open_picture

@@ -17,7 +17,7 @@ from data_prep.budget import Budget
 from data_prep.media import Stored
 from data_prep.rows import Row, SourceFile
 from data_prep.settings import SourceSettings
-from data_prep.shard import ShardWriter, write_sealed
+from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import FORMAT, Record, to_json
 from vlm.data.pictures import open_picture

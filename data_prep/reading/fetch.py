@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from data_prep.archive import sha256_of
 from data_prep.progress import bar
+from data_prep.reading.archive import sha256_of
 from data_prep.rows import SourceFile
 from data_prep.settings import Package
 from vlm.contracts.errors import InputError

@@ -12,7 +12,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint types bench data sft report clean
+.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify sft report clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,17 @@ lint: $(INSTALLED) ## ruff
 types: $(INSTALLED) ## pyright
 	@$(PY) -m tests.check types
 
-bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits
+bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits, prepare
 	@$(PIP) -e ".[bench]"
-	@for name in images head index captioner sft digits; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
+	@for name in images head index captioner sft digits prepare; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
 
 data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
 	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)
+
+img2dataset: .venv-img2dataset/.installed ## what fetches lists of links (CC3M, CC12M), in an environment of its own
+
+verify: need-SOURCE $(INSTALLED) ## check a prepared set again, every byte: SOURCE=mnist
+	@$(PY) -m data_prep.verify dir=$${VLM_DATA:-data}/$(SOURCE) $(ARGS)
 
 sft: need-EXPERIMENT $(INSTALLED) ## supervised fine-tuning: EXPERIMENT=purevlm [ARGS="key=value"]
 	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=sft $(ARGS)
@@ -57,6 +62,12 @@ clean: ## remove caches and what builds leave; runs, data and the environment st
 
 need-%:
 	@test -n "$($*)" || { echo "$*=... is missing; make help shows what this target takes" >&2; exit 2; }
+
+# It wants other versions of webdataset and pandas than we do, and a Python before 3.13.
+.venv-img2dataset/.installed:
+	@$(PYTHON) -m venv .venv-img2dataset
+	@.venv-img2dataset/bin/python -m pip install -qq --disable-pip-version-check "img2dataset==1.47.0"
+	@touch $@
 
 $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old; give a newer one with PYTHON=python3.11" % sys.version_info[:2])'

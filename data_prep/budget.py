@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from vlm.contracts.errors import InputError
 
@@ -14,18 +15,26 @@ PERCENT: dict[str, float | None] = {
     "media_missing": 1.0,
     "media_truncated": 0.2,  # together with media_undecodable
     "media_undecodable": 0.2,
+    "link_dead": 45.0,  # of a list of addresses
     "media_is_html": 5.0,
     "media_tiny": 0.5,
     "media_huge": 0.1,
     "media_aspect": 0.2,
     "media_blank": 0.2,
+    "media_placeholder": 5.0,
     "text_empty": 0.5,
+    "text_template": 0.5,
+    "text_malformed": 0.2,
     "text_long": 1.0,
     "label_bad": 0.5,
     "placeholder_mismatch": 0.2,
     "turns_bad": 0.2,
     "row_malformed": 0.2,
     "annotation_missing": 2.0,
+    "pair_equal": 0.5,
+    "pair_contradiction": 0.5,
+    "answer_malformed": 1.0,
+    "eval_overlap": None,
     "dup_exact": None,
     "excluded": None,  # left out by the set's own rules
 }
@@ -39,11 +48,17 @@ class OverBudget(InputError):
 class Budget:
     """Counts skips by reason against their limits, over all splits of a source."""
 
-    def __init__(self, overrides: Mapping[str, float | None]) -> None:
+    def __init__(self, overrides: Mapping[str, float | None], state: Mapping[str, Any] | None = None) -> None:
+        """state: of an earlier one that this one goes on from."""
         self.percent = {**PERCENT, **overrides}
-        self.rows = 0
-        self.skipped: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
+        state = state or {}
+        self.rows: int = state.get("rows", 0)
+        self.skipped: Counter[str] = Counter(state.get("skipped"))
+        self._examples: dict[str, list[str]] = dict(state.get("examples", {}))
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"rows": self.rows, "skipped": dict(self.skipped), "examples": self._examples}
 
     def kept(self, rows: int) -> None:
         """`rows` source rows became a sample."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from data_prep.reading.archive import sha256_of
+from data_prep.reading.archive import listing, sha256_of
 from vlm.data.canonical import Answer, MediumPart, Message, Origin, TextPart
 
 
@@ -85,6 +85,7 @@ class Skip:
     """A source row that cannot become a sample.
 
     reason: a name from `budget.PERCENT`.   rows: how many rows of the source it stands for.
+    by: of an evaluation overlap, which set's pictures and how it was found.
     """
 
     split: str | None
@@ -92,6 +93,10 @@ class Skip:
     reason: str
     detail: str
     rows: int = 1
+    by: str = ""
+
+
+EVERYTHING = "*"  # name of a folder's whole content
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,14 @@ class Inputs:
     places: name of a package (or "from") -> archive or folder.   files: what was read, for the manifest.
     scratch: the set's own folder in the cache, for files that are fetched or made on the way; it may not exist yet.
     dry: nothing may be fetched, written or read to its end: the first rows are enough.
+    package: where the folder "from" was published, as SourceFile has it.
     """
 
     places: dict[str, Path]
     files: list[SourceFile] = field(default_factory=list)
     scratch: Path = Path()
     dry: bool = False
+    package: str = ""
 
     def only(self) -> Path:
         """The one place of a set that needs one."""
@@ -127,9 +134,17 @@ class Inputs:
         """The same path, written into the manifest as an input; packages are noted when they are fetched."""
         folder = self.places.get("from")
         if folder is not None:
-            name = path.relative_to(folder).as_posix()
-            self.files.append(SourceFile(name, path.stat().st_size, sha256_of(path)))
+            inside = path.is_relative_to(folder)  # pictures may lie elsewhere
+            name = (path.relative_to(folder) if inside else path.resolve()).as_posix()
+            digest = "" if self.dry else sha256_of(path)
+            self.files.append(SourceFile(name, path.stat().st_size, digest, self.package))
         return path
+
+    def note_folder(self) -> Path:
+        """The folder that was given, all files of which are the input."""
+        folder = self.only()
+        self.files.append(SourceFile(EVERYTHING, *(listing(folder)), self.package))
+        return folder
 
 
 class Converter(Protocol):

@@ -6,12 +6,12 @@ import json
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from data_prep.budget import PERCENT
+from data_prep.command import did_you_mean
 from data_prep.media import PictureRules
 from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
@@ -68,7 +68,7 @@ class Holdout:
 class SourceSettings:
     """One file of conf/source.
 
-    form: what a row of the published files looks like, for people.
+    form: what a row of the published files looks like, for people.   rows: of the whole source by its page, if known.
     expected: split -> source rows by the set's page, None where only the data can tell.
     duplicates: of pictures with the same pixels ("pictures") or rows with the same pictures and texts ("rows") the
     first stays; "keep" only counts them.   evaluation: splits that are for scoring alone.
@@ -83,6 +83,7 @@ class SourceSettings:
     hub: Hub | None
     any_part: bool
     licenses: dict[str, list[Flag]]
+    rows: PositiveInt | None
     expected: dict[str, PositiveInt | None]
     holdout: Holdout | None
     duplicates: Literal["keep", "pictures", "rows"]
@@ -112,6 +113,17 @@ class PrepareSettings:
     licence_policy: Literal["any", "no_noncommercial", "permissive_only"]
     paths: Paths
 
+    @property
+    def licenses_read(self) -> dict[str, list[Flag]]:
+        """Licence -> flags of what would be read: with `parts`, of those packages alone."""
+        named = {self.source.packages[part].license for part in self.parts or ()}
+        return {name: flags for name, flags in self.source.licenses.items() if not named or name in named}
+
+    @property
+    def part_name(self) -> str:
+        """Folder of the part below the set's."""
+        return f"part-{(self.part or '0/1').replace('/', '-of-')}"
+
 
 def check(config: dict[Any, Any], found: Sequence[Problem] = ()) -> tuple[PrepareSettings, Converter]:
     """The plain configuration as typed settings and the set's converter.
@@ -127,11 +139,6 @@ def check(config: dict[Any, Any], found: Sequence[Problem] = ()) -> tuple[Prepar
     if problems:
         raise ConfigError(problems)
     return settings, converter
-
-
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the nearest option, or `;` if none is near."""
-    return "".join(f"; did you mean {near!r}?" for near in get_close_matches(word, list(options), n=1)) or ";"
 
 
 def _names(parts: Any, source: dict[Any, Any]) -> Iterator[Problem]:

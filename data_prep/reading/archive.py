@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tarfile
 import zipfile
@@ -34,6 +35,18 @@ def files(place: Path, under: str, endings: tuple[str, ...]) -> list[Found]:
     if not opened:
         raise InputError(f"{place} has no files {'/'.join(endings)} under '{under}'; is it the published package?")
     return opened
+
+
+def listing(folder: Path) -> tuple[int, str]:
+    """Bytes of all files below a folder, hidden ones aside, and a sha256 of their names and sizes."""
+    digest, total = hashlib.sha256(), 0
+    for home, inside, names in os.walk(folder):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        for path in (Path(home, name) for name in sorted(names) if not name.startswith(".")):
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode("utf-8", "surrogateescape"))
+            total += size
+    return total, digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

@@ -5,123 +5,209 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tarfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_prep.rows import Skip
+from vlm.contracts.errors import InputError
 from vlm.data.canonical import BLOCK, INDEX_DTYPE, Record, to_json
 
 ROW = Struct("<IQIIIIHHI")  # INDEX_DTYPE, packed
 END = b"\0" * (2 * BLOCK)
 assert INDEX_DTYPE.itemsize == ROW.size
-LEFTOVERS = ("manifest.json*", "shard-*.tar*", "index.npy*", "skipped.jsonl*")
+PART = ".part"  # behind the name of a file that is not complete
+LEFTOVERS = ("manifest.json*", "card.md*", "shard-*.tar*", "index.npy*", "skipped.jsonl*")
 
 
 class ShardWriter:
     """Writes `<directory>/shard-*.tar`, index.npy and skipped.jsonl; the manifest comes last and is the caller's.
 
-    Every file is written beside its name, flushed to the disk and renamed, so a name that exists is complete.
-    Raises: OSError of the disk as it is.
+    A file is written beside its name, flushed to the disk and renamed, so a name that exists is complete. With the
+    `state` of an earlier writer it goes on behind what was written then: later bytes are cut off.
+    Raises: OSError of the disk as it is; InputError if what the state tells of is not there any more.
     """
 
-    def __init__(self, directory: Path, shard_bytes: int) -> None:
+    def __init__(self, directory: Path, shard_bytes: int, state: dict[str, Any] | None = None) -> None:
         self.directory, self.shard_bytes = directory, shard_bytes
         self.shards: list[dict[str, Any]] = []
         self.json_bytes = self.media_bytes = self.samples = 0
-        self._index = bytearray()
-        self._stream: Any = None
+        self._shard: BinaryIO | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        self.clean()
-        self._skipped = (directory / "skipped.jsonl.part").open("wb")
+        if state is None:
+            self.clean()
+            self._index, self._skipped = self._new("index.npy"), self._new("skipped.jsonl")
+        else:
+            self._restore(state)
 
     def clean(self) -> None:
-        """Removes what an interrupted preparation left; other files stay. The manifest goes first."""
+        """Removes what an earlier preparation left; other files stay. The manifest goes first."""
         for pattern in LEFTOVERS:
             for path in self.directory.glob(pattern):
                 path.unlink()
 
-    def add(self, record: Record, payloads: list[bytes]) -> None:
-        """Appends one sample: its record, then its media in order."""
+    def add(self, record: Record, payloads: Sequence[bytes], tokens: int = 0) -> bool:
+        """Appends one sample: its record, then its media in order. tokens: of its text, 0 = not counted.
+
+        Returns: whether a shard was completed before it.
+        """
         text = to_json(record)
         members = [member(f"{record.key}.json", text)]
         members += [member(f"{record.key}.{m.member}", data) for m, data in zip(record.media, payloads, strict=True)]
         block = b"".join(members)
-        if self._stream is None or self._offset + len(block) + len(END) > self.shard_bytes:
+        completed = self._shard is not None and self._offset + len(block) + len(END) > self.shard_bytes
+        if completed:
             self._finish_shard()
-            self._start_shard()
+        if self._shard is None:
+            self._shard = self._new(self._name)
+            self._hash = hashlib.sha256()
+            self._offset = self._in_shard = 0
         pixels = sum(medium.w * medium.h for medium in record.media)
         shard, count = len(self.shards), len(record.media)
-        self._index += ROW.pack(shard, self._offset, len(block), BLOCK, len(text), 0, count, count, pixels)
-        self._write(block)
+        self._index.write(ROW.pack(shard, self._offset, len(block), BLOCK, len(text), tokens, count, count, pixels))
+        self._write(self._shard, block)
         self._in_shard += 1
         self.samples += 1
         self.json_bytes += len(text)
         self.media_bytes += sum(map(len, payloads))
+        return completed
 
     def skip(self, skip: Skip) -> None:
         """Adds a line to skipped.jsonl."""
-        line = {**asdict(skip.origin), "reason": skip.reason, "detail": skip.detail}
-        self._skipped.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        line = {**asdict(skip.origin), "reason": skip.reason, "detail": skip.detail, "rows": skip.rows}
+        self._skipped.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+
+    def state(self) -> dict[str, Any]:
+        """Everything so far is on the disk; with this a later writer goes on from here."""
+        self.flush()
+        return {
+            "shards": self.shards,
+            "samples": self.samples,
+            "json_bytes": self.json_bytes,
+            "media_bytes": self.media_bytes,
+            "index": self._index.tell(),
+            "skipped": self._skipped.tell(),
+            "shard": None if self._shard is None else {"bytes": self._offset, "samples": self._in_shard},
+        }
+
+    def flush(self) -> None:
+        """Everything so far is on the disk."""
+        for stream in filter(None, (self._index, self._skipped, self._shard)):
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def finish(self) -> dict[str, Any]:
         """Completes all files but the manifest. Returns: the index's size and sha256."""
         self._finish_shard()
-        _seal(self._skipped, self.directory / "skipped.jsonl")
-        rows = np.frombuffer(bytes(self._index), dtype=INDEX_DTYPE)
-        with (self.directory / "index.npy.part").open("wb") as stream:
-            np.save(stream, rows)
-            _seal(stream, self.directory / "index.npy")
-        content = (self.directory / "index.npy").read_bytes()
-        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        self._seal(self._skipped, "skipped.jsonl")
+        self._index.flush()
+        target = self.directory / "index.npy"
+        with _at(target).open("rb") as rows, target.with_name("index.npy.whole").open("wb+") as whole:
+            header = {"descr": INDEX_DTYPE.descr, "fortran_order": False, "shape": (self.samples,)}
+            np.lib.format.write_array_header_1_0(whole, header)
+            shutil.copyfileobj(rows, whole)
+            whole.flush()
+            os.fsync(whole.fileno())
+            whole.seek(0)
+            digest = hashlib.file_digest(whole, "sha256").hexdigest()
+        os.replace(target.with_name("index.npy.whole"), target)
+        return {"bytes": target.stat().st_size, "sha256": digest}
+
+    def close(self, keep: bool) -> None:
+        """The end: of a finished split (what helped to write it goes), or of one that a later writer goes on with."""
+        for stream in filter(None, (self._index, self._skipped, self._shard)):
+            with suppress(OSError):  # a full disk cannot take what is still buffered; the state does not count on it
+                stream.close()
+        if not keep:
+            _at(self.directory / "index.npy").unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Gives the disk space back; for a preparation that cannot be completed."""
-        for stream in (self._stream, self._skipped):
-            if stream is not None:
-                with suppress(OSError):  # a full disk cannot take what is still buffered, and it is given up anyway
-                    stream.close()
+        """Gives the disk space back; for a preparation that nothing goes on from."""
         self.clean()
         with suppress(OSError):  # files of others stay, and so does their folder
             self.directory.rmdir()
 
-    def skips(self) -> bytes:
-        """The lines of skipped.jsonl so far."""
-        self._skipped.flush()
-        return Path(self._skipped.name).read_bytes()
+    def _restore(self, state: dict[str, Any]) -> None:
+        (self.directory / "manifest.json").unlink(missing_ok=True)
+        self.shards, self.samples = state["shards"], state["samples"]
+        self.json_bytes, self.media_bytes = state["json_bytes"], state["media_bytes"]
+        for shard in self.shards:
+            path = self.directory / shard["name"]
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise InputError(f"{path} was written before, but is not there as it was")
+        self._index = self._again("index.npy", state["index"])
+        self._skipped = self._again("skipped.jsonl", state["skipped"])
+        if state["shard"] is not None:
+            self._offset, self._in_shard = state["shard"]["bytes"], state["shard"]["samples"]
+            self._shard = self._again(self._name, self._offset)
+            self._shard.seek(0)
+            self._hash = hashlib.sha256()
+            while block := self._shard.read(1 << 20):
+                self._hash.update(block)
+        kept = {shard["name"] for shard in self.shards}
+        for path in self.directory.glob("shard-*.tar*"):
+            if path.name not in kept and path != _at(self.directory / self._name):
+                path.unlink()
 
-    def _start_shard(self) -> None:
-        self._name = f"shard-{len(self.shards):06d}.tar"
-        self._stream = (self.directory / f"{self._name}.part").open("wb")
-        self._hash = hashlib.sha256()
-        self._offset = self._in_shard = 0
+    @property
+    def _name(self) -> str:
+        """Of the shard that is being written."""
+        return f"shard-{len(self.shards):06d}.tar"
 
-    def _write(self, block: bytes) -> None:
-        self._stream.write(block)
+    def _new(self, name: str) -> BinaryIO:
+        return _at(self.directory / name).open("wb")
+
+    def _again(self, name: str, size: int) -> BinaryIO:
+        path = self.directory / name
+        if path.is_file() and not _at(path).is_file():  # completed after the state was taken
+            os.replace(path, _at(path))
+        if not _at(path).is_file() or _at(path).stat().st_size < size:
+            raise InputError(f"{_at(path)} held {size} bytes, and has fewer now")
+        stream = _at(path).open("rb+")
+        stream.truncate(size)
+        stream.seek(size)
+        return stream
+
+    def _write(self, shard: BinaryIO, block: bytes) -> None:
+        shard.write(block)
         self._hash.update(block)
         self._offset += len(block)
 
     def _finish_shard(self) -> None:
-        if self._stream is None:
+        if self._shard is None:
             return
-        self._write(END)
-        _seal(self._stream, self.directory / self._name)
+        self._write(self._shard, END)
+        name = self._name
+        self._seal(self._shard, name)
         self.shards.append(
-            {"name": self._name, "bytes": self._offset, "samples": self._in_shard, "sha256": self._hash.hexdigest()}
+            {"name": name, "bytes": self._offset, "samples": self._in_shard, "sha256": self._hash.hexdigest()}
         )
-        self._stream = None
+        self._shard = None
+
+    def _seal(self, stream: BinaryIO, name: str) -> None:
+        seal(stream, self.directory / name)
 
 
 def write_sealed(path: Path, content: bytes) -> None:
     """The whole file or nothing."""
-    with path.with_name(path.name + ".part").open("wb") as stream:
+    with _at(path).open("wb") as stream:
         stream.write(content)
-        _seal(stream, path)
+        seal(stream, path)
+
+
+def seal(stream: BinaryIO, path: Path) -> None:
+    """The stream of `<path>.part` is complete: it is put on the disk and gets its name."""
+    stream.flush()
+    os.fsync(stream.fileno())
+    stream.close()
+    os.replace(_at(path), path)
 
 
 def member(name: str, data: bytes) -> bytes:
@@ -132,8 +218,5 @@ def member(name: str, data: bytes) -> bytes:
     return b"".join((header, data, b"\0" * (-len(data) % BLOCK)))
 
 
-def _seal(stream: Any, path: Path) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-    stream.close()
-    os.replace(path.with_name(path.name + ".part"), path)
+def _at(path: Path) -> Path:
+    return path.with_name(path.name + PART)

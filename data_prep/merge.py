@@ -1,0 +1,90 @@
+"""Merge the parts of one set: the same bytes as if it had been prepared in one go.
+
+python -m data_prep.merge parts=[DIR,DIR,...] [out=DIR]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from data_prep.command import run
+from vlm.contracts.errors import InputError
+
+GOES_ON = "stopped; what is complete is kept, the same command goes on"
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """The keys of the command."""
+
+    parts: Annotated[list[Path], "folders <set>/part-i-of-n of all parts, or one folder that holds them all"]
+    out: Annotated[Path | None, "the set is written to <out>/<set>; null = where its parts were told to go"] = None
+
+
+def main(settings: MergeSettings) -> int:
+    """Prints the counts of each split as prepare does."""
+    from data_prep.prepare import told
+
+    for manifest in merge(settings.parts, settings.out):
+        print(told(manifest))
+    return 0
+
+
+def merge(given: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
+    """Returns: the manifests. Raises: InputError for parts that are not complete or do not belong together."""
+    from data_prep.assembly import Assembly
+    from data_prep.convert import assemble, disk_faults_told, only_one
+    from data_prep.earlier import already_prepared
+    from data_prep.parts import merged
+    from data_prep.progress import bar
+    from data_prep.rows import SourceFile
+    from data_prep.settings import check
+    from data_prep.writing.manifest import Identity
+
+    folders = [folder for path in given for folder in (sorted(path.glob("part-*-of-*/")) or [path])]
+    parts = [_read(folder) for folder in folders]
+    _refuse_strangers(folders, parts)
+    prepared, _ = check(parts[0]["settings"])
+    prepared = replace(prepared, part=None, out=str(out or prepared.out))
+    root, identity = Path(prepared.out) / prepared.source.name, Identity(**parts[0]["identity"])
+    files = [SourceFile(**file) for file in parts[0]["files"]]
+    with disk_faults_told(prepared.source.name, root):
+        if finished := already_prepared(root, prepared, identity):
+            return finished
+        with bar(f"merging {prepared.source.name}", parts[0]["rows"]) as progress, only_one(root):
+            assembly = Assembly(prepared.source, root, identity)
+            rest = (entry for entry in merged(folders) if entry[0] >= assembly.next)
+            return assemble(assembly, rest, files, progress.to)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "part.json"
+    if not path.is_file():
+        begun = folder.is_dir() and next(folder.glob("outcomes*"), None)
+        what = "is not complete; run its part again, it goes on" if begun else "is not a part (it has no part.json)"
+        raise InputError(f"{folder} {what}: python -m data_prep.prepare source=NAME part=i/n")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove it and run its part again") from error
+
+
+def _refuse_strangers(folders: Sequence[Path], parts: Sequence[dict[str, Any]]) -> None:
+    first, (_, of) = parts[0], parts[0]["part"]
+    for folder, part in zip(folders, parts, strict=True):
+        for name in ("identity", "files", "rows"):
+            if part[name] != first[name]:
+                raise InputError(f"{folder} and {folders[0]} differ in their {name}; give the parts of one preparation")
+    numbers = sorted(part["part"][0] for part in parts)
+    if numbers != list(range(of)):
+        missing = sorted(set(range(of)) - set(numbers))
+        raise InputError(f"parts {numbers} of {of} are given; each is needed once, missing: {missing or 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(__doc__, MergeSettings, main, sys.argv[1:], GOES_ON))

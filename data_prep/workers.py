@@ -1,0 +1,111 @@
+"""Rows through `Work` in several processes, their outcomes in the order of the rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from data_prep.rows import Row, Skip
+from vlm.contracts.errors import RunError
+
+if TYPE_CHECKING:
+    from data_prep.work import Kept
+
+ROWS, BYTES = 256, 4_000_000  # of one package to a worker, whichever comes first
+UNREAD = 200_000  # bytes that a picture is taken for before it is read
+AHEAD = 3  # packages a worker that are under way: bounds memory, and keeps everyone busy
+ORPHAN_S = 1.0
+
+Numbered = tuple[int, Row | Skip]
+Outcome = tuple[int, "Kept | Skip"]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def outcomes(
+    rows: Iterable[tuple[int, Given]], work: Callable[[Given], Made], workers: int, at_once: int = ROWS
+) -> Iterator[tuple[int, Made]]:
+    """(number of the row, what became of it), in the order given. workers: processes; 0 = in this one.
+
+    at_once: most rows that are sent to a worker together.
+
+    Raises: what `work` raises; RunError if a worker is killed.
+    """
+    if workers == 0:
+        yield from ((number, work(row)) for number, row in rows)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, os.getpid()))
+    waiting: deque[Future[list[tuple[int, Made]]]] = deque()
+    try:
+        for package in _packages(rows, at_once):
+            with _deaf():
+                waiting.append(pool.submit(_carry_out, package))
+            if len(waiting) >= AHEAD * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a worker process was killed, most often because memory ran out; the same command goes on from the last "
+            f"state on the disk. Give it fewer processes with workers={max(1, workers // 2)}"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started inside never hears Ctrl-C, not even while it imports; here it is heard afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _packages(rows: Iterable[tuple[int, Given]], at_once: int) -> Iterator[list[tuple[int, Given]]]:
+    package: list[tuple[int, Given]] = []
+    size = 0
+    for number, row in rows:
+        package.append((number, row))
+        size += _size(row)
+        if len(package) >= at_once or size >= BYTES:
+            yield package
+            package, size = [], 0
+    if package:
+        yield package
+
+
+def _size(row: Any) -> int:
+    contents = [picture.content for picture in getattr(row, "pictures", ())]
+    return sum(len(content) if isinstance(content, bytes) else UNREAD for content in contents)
+
+
+_work: Callable[[Any], Any] | None = None  # of a worker process, set when it starts
+
+
+def _start(work: Callable[[Any], Any], parent: int) -> None:
+    global _work
+    _work = work
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose first process was killed would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_S)
+    os._exit(1)
+
+
+def _carry_out(package: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    assert _work is not None
+    return [(number, _work(row)) for number, row in package]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from data_prep.rows import Inputs, Picture, Row, Skip
+from data_prep.reading.tables import count_lines, csv_rows, tab_rows
+from data_prep.rows import FileAt, Inputs, Picture, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT
 from vlm.data.canonical import Origin
@@ -29,7 +28,7 @@ class CaptionTable:
     license: str
 
     def total(self, inputs: Inputs) -> int | None:
-        return _only_table(inputs.only()).read_bytes().count(b"\n")
+        return count_lines(_only_table(inputs.only()))
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for no or several tables, a table of another form, or a path that leaves the folder."""
@@ -50,16 +49,11 @@ class CaptionTable:
         for name, found in captions.items():
             yield self._row(folder, table.name, name, found)
 
-    def _row(self, folder: Path, table: str, name: str, found: list[tuple[int, str]]) -> Row | Skip:
+    def _row(self, folder: Path, table: str, name: str, found: list[tuple[int, str]]) -> Row:
         origin = Origin(table, found[0][0], name)
-        try:
-            content = (folder / name).read_bytes()
-        except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
-            detail = f"{folder / name} cannot be read: {getattr(error, 'strerror', None) or error}"
-            return Skip(None, origin, "media_missing", detail, rows=len(found))
         texts = [caption for _, caption in found]
         meta = {"captions": texts} if len(texts) > 1 else None
-        picture = Picture(content, name)
+        picture = Picture(FileAt(folder / name), name)
         return Row(None, origin, (picture,), self.license, caption=texts[0], meta=meta, merged=len(texts) - 1)
 
 
@@ -73,13 +67,13 @@ def _only_table(folder: Path) -> Path:
 
 def _lines(table: Path) -> Iterator[tuple[int, str, str]]:
     """(line counted from 0 with the header, path, caption) of each row that is not blank."""
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = table.read_bytes()[: error.start].count(b"\n") + 1
-        raise InputError(f"{table} line {line} is not UTF-8 ({error.reason}); save the table as UTF-8") from error
     commas = table.suffix == ".csv"
-    for number, fields in _with_commas(text) if commas else _with_tabs(text):
+    for number, read in csv_rows(table) if commas else tab_rows(table):
+        if isinstance(read, Unfit):
+            raise InputError(
+                f"{table} line {number + 1}: {read.detail}; repair it, and save the table as UTF-8. {FORM}"
+            )
+        fields = read if commas else "\t".join(read).split("\t", 1)  # captions may hold tabs
         if not any(field.strip() for field in fields):
             continue
         if number == 0:
@@ -95,17 +89,3 @@ def _lines(table: Path) -> Iterator[tuple[int, str, str]]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(f"{table} line {number + 1}: {name} leaves {table.parent}; give paths inside that folder")
         yield number, name, fields[1] if len(fields) > 1 else ""
-
-
-def _with_tabs(text: str) -> Iterator[tuple[int, list[str]]]:
-    # No quoting: captions may hold quotation marks. Other line ends of Unicode are part of a caption.
-    for number, line in enumerate(text.split("\n")):
-        yield number, line.removesuffix("\r").split("\t", 1)
-
-
-def _with_commas(text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(StringIO(text, newline=""))
-    number = 0
-    for fields in reader:
-        yield number, fields
-        number = reader.line_num  # a quoted caption may hold line ends

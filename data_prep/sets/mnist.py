@@ -1,4 +1,4 @@
-"""Handwritten digits in IDX files -> a picture and the name of its digit."""
+"""Small grey pictures in IDX files (MNIST, Fashion-MNIST) -> a picture and the name of its class."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ IMAGES, LABELS = 2051, 2049  # first number of each file, big-endian: unsigned b
 
 @dataclass(frozen=True)
 class Idx:
-    """The four IDX files of MNIST.
+    """The four IDX files of MNIST, or of a set that took over its form.
 
-    under: their folder in the package.   question: user text.   checksums: file -> sha256, None = any files.
+    under: their folder in the package.   question: user text.   names: of the labels, from 0 on.
+    checksums: file -> sha256 of its plain bytes, None = any files.
     """
 
     __pydantic_config__: ClassVar = STRICT
     under: str
     question: str
+    names: list[str]
     license: str
     checksums: dict[str, str] | None
 
@@ -54,11 +56,11 @@ class Idx:
             asked = [question(self.question)]
             for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
                 origin = Origin(file, number, str(number))
-                if label > 9:
-                    yield Skip(split, origin, "label_bad", f"label {label} is no digit")
+                if label >= len(self.names):
+                    yield Skip(split, origin, "label_bad", f"label {label} has no name; {len(self.names)} are known")
                     continue
                 picture = Picture(Image.fromarray(pixels), f"{prefix}-{number}")
-                yield Row(split, origin, (picture,), self.license, messages=[*asked, reply(NAMES[label])])
+                yield Row(split, origin, (picture,), self.license, messages=[*asked, reply(self.names[label])])
 
     def _contents(self, inputs: Inputs) -> dict[str, bytes]:
         """File name without .gz -> its plain bytes, checked."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.writing.manifest import verify_shards
+from data_prep.verify import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample, Turn

@@ -17,12 +17,13 @@ import pytest
 from PIL import Image
 
 from data_prep.reading.archive import files
+from data_prep.reading.shapes import facts
 from data_prep.rows import Inputs, Row, Skip
 from data_prep.sets.captions_small import emoji, from_file_name, openclipart, tuxpaint
 from data_prep.sets.digits_small import enlarge
-from data_prep.sets.easy_vqa_captions import DescribedShapes, facts
-from data_prep.sets.mnist import Idx
-from data_prep.writing.manifest import verify_shards
+from data_prep.sets.easy_vqa_captions import DescribedShapes
+from data_prep.sets.mnist import NAMES, Idx
+from data_prep.verify import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
 from vlm.data.pictures import open_picture
@@ -95,7 +96,7 @@ def test_mnist_refuses_files_of_another_form(prepare, digits: Path, damage, mess
 
 def test_a_label_beyond_nine_is_skipped(digits: Path) -> None:
     (digits / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(10, 11, np.uint8)))
-    rows = list(Idx("", "", "MIT", None).rows(Inputs({"from": digits})))
+    rows = list(Idx("", "", list(NAMES), "MIT", None).rows(Inputs({"from": digits})))
     assert [row.reason for row in rows if isinstance(row, Skip)] == ["label_bad"] * 10
 
 

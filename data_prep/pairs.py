@@ -1,0 +1,66 @@
+"""The rules of preference pairs: two answers to one question about one picture."""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import Any
+
+from data_prep.rows import Picture, Row, Unfit, question, reply
+from vlm.data.canonical import Origin
+
+# A full stop is a word of its own: a sentence that goes on has not changed its last word.
+WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
+Span = list[int]
+
+
+def pair(
+    origin: Origin, picture: Picture, license: str, asked: str, chosen: str, rejected: str, meta: dict[str, Any]
+) -> Row:
+    """A pair of a published set, whose questions never hold placeholders: the picture stands before the text.
+
+    Raises: Unfit("text_empty" | "pair_equal").
+    """
+    if not asked.strip():
+        raise Unfit("text_empty", "the question is empty, and no other may be asked in its place")
+    check_answers(chosen, rejected)
+    return Row(
+        None, origin, (picture,), license,
+        messages=[question(asked)], chosen=[reply(chosen)], rejected=[reply(rejected)], meta=meta,
+    )  # fmt: skip
+
+
+def shown(image: dict[str, Any] | None, path: str | None) -> Picture:
+    """The picture of a parquet row. image: {"bytes", "path"}.   path: name to fall back on; it need not be a file.
+
+    Raises: Unfit("media_missing").
+    """
+    content = (image or {}).get("bytes")
+    name = (image or {}).get("path") or path or ""
+    if not content:
+        raise Unfit("media_missing", f"the row holds no picture; it names {name!r}")
+    return Picture(content, name)
+
+
+def check_answers(chosen: str, rejected: str) -> None:
+    """Raises: Unfit("text_empty" | "pair_equal"); answers that differ in white space alone are equal."""
+    for name, text in (("chosen", chosen), ("rejected", rejected)):
+        if not text.strip():
+            raise Unfit("text_empty", f"the {name} answer is empty")
+    if chosen.split() == rejected.split():
+        raise Unfit("pair_equal", f"chosen and rejected are both {chosen[:60]!r}")
+
+
+def changed(chosen: str, rejected: str) -> tuple[list[Span], list[Span]]:
+    """[start, end) characters of what one answer has and the other has not, by words, for each of the two.
+
+    White space between two changed words belongs to them; where words are only missing, that side has no span.
+    """
+    sides = [list(WORD.finditer(text)) for text in (chosen, rejected)]
+    words = [[match.group() for match in side] for side in sides]
+    spans: tuple[list[Span], list[Span]] = ([], [])
+    for tag, *bounds in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        for side, found, (first, end) in zip(sides, spans, (bounds[:2], bounds[2:]), strict=True):
+            if tag != "equal" and first < end:
+                found.append([side[first].start(), side[end - 1].end()])
+    return spans

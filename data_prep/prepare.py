@@ -5,44 +5,35 @@ python -m data_prep.prepare source=NAME [from=DIR] [out=DIR] [parts=[a,b]] [limi
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vlm.contracts.errors import ConfigError, InputError, Problem, RunError
+from data_prep.command import EXIT_CODES, did_you_mean, guard
+from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.places import config_dir
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 TOLD = ("set", "split", "counts", "bytes")  # what a finished split prints; the rest stands in its manifest.json
-EXIT_CODES = """Exit codes:
-  0   done
-  1   failed
-  2   configuration or input refused before anything was started
-  75  stopped on request (Ctrl-C)"""
+STOPPED = "stopped; what is complete is kept, and downloads too: the same command goes on"
 
 
 def main(words: list[str]) -> int:
     """Returns: the exit code."""
-    parser = argparse.ArgumentParser("python -m data_prep.prepare", usage="%(prog)s key=value ...", add_help=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_intermixed_args(words)
-    if arguments.help:
-        print(help_text())
+
+    def work() -> int:
+        for manifest in _prepared(words):
+            print(told(manifest))
         return 0
-    try:
-        for manifest in _prepared(arguments.overrides):
-            print(json.dumps(manifest if "dry_run" in manifest else {name: manifest[name] for name in TOLD}))
-    except (ConfigError, InputError, RunError) as error:
-        print(error, file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    except KeyboardInterrupt:
-        print("stopped; no part of the set is left, downloads are kept: the same command goes on", file=sys.stderr)
-        return 75
-    return 0
+
+    return guard(words, help_text, work, STOPPED)
+
+
+def told(manifest: dict[str, Any]) -> str:
+    """What is printed of a finished split, as JSON; of a dry run or a part all there is."""
+    return json.dumps({name: manifest[name] for name in TOLD} if "format" in manifest else manifest)
 
 
 def help_text() -> str:
@@ -77,8 +68,6 @@ def _prepared(words: list[str]) -> list[dict[str, Any]]:
 
 
 def _no_source(name: str) -> Problem:
-    from data_prep.settings import did_you_mean
-
     what = f"there is no source {name!r}{did_you_mean(name, sources())}" if name else "missing;"
     return Problem("source", f"{what} sources: {', '.join(sources())}")
 

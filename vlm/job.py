@@ -114,6 +114,8 @@ class Job:
             self.hardware.timeout_s,
             self.hardware.pack,
         )
+        if self.rank == 0:
+            log.info("data: %s", _expected(self.asked, self.phase.total_steps * self.phase_config["global_batch"]))
         names = [part.name for part in self.slices["train"]]
         ledger = Ledger(names, self.settings.data.skip_budget, self.folder.path / "skipped.jsonl")
         if self.state is not None:
@@ -324,6 +326,12 @@ class Job:
         """The samples of a step that broke, for who wants to look at them; each rank tells its own."""
         name = "failed_batch.json" if self.rank == 0 else f"failed_batch_{self.rank}.json"
         write_json(self.folder.path / name, {"step": self.phase.step, "keys": self.phase.keys})
+
+
+def _expected(asked: Mapping[str, float], samples: int) -> str:
+    """What each set is to give to the whole run, in words."""
+    parts = [f"{name} {share:.2%} (about {round(share * samples):,})" for name, share in asked.items()]
+    return f"{samples:,} samples asked for: " + ", ".join(parts)
 
 
 def _delivered(asked: Mapping[str, float], delivered: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from vlm.build import Composed
 from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.settings import HardwareProfile, RunConfig
-from vlm.data import sources
+from vlm.data import licences, sources
 from vlm.launch import launch
 from vlm.training.folder import RunFolder, read_object, read_status, recipe, run_id
 from vlm.training.ranks import launched_world, rank
@@ -130,6 +130,8 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
 
     if rank() > 0:  # the first rank speaks for all
         logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
+    for line in licences.in_words(data.record["license_flags"]):
+        log.info(line)
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
     if rank() == 0 and folder.path.exists():
         folder.open()  # nobody else changes what is read from it; a new one is made when nothing can be refused any more

@@ -145,6 +145,25 @@ def test_only_large_jpegs_are_decoded_at_a_reduced_scale() -> None:
     assert open_picture(encoded(gradient(1200, 900), "JPEG"), "a", longest=200).size == (1200, 900)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_large_pictures_of_other_formats_are_reduced_whatever_their_colours(mode: str) -> None:
+    sixteen = Image.fromarray(np.asarray(gradient(2400, 1800).convert("L")).astype(np.uint16) * 257)
+    picture = sixteen if mode == "I;16" else gradient(2400, 1800).convert(mode)
+    data = encoded(picture, "TIFF" if mode == "CMYK" else "PNG")
+    small = open_picture(data, "a", longest=500)
+    assert small.size == (600, 450)
+    whole = open_picture(data, "a").resize((600, 450), Image.Resampling.BOX)
+    assert small.mode == whole.mode
+    assert np.abs(np.asarray(small, dtype=int) - np.asarray(whole, dtype=int)).mean() < 1
+
+
+def test_of_a_large_turned_picture_the_longer_side_is_what_it_was_asked_for() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(gradient(2400, 1800), "PNG", exif=exif, transparency=(1, 2, 3))
+    assert open_picture(data, "a", longest=500).size == (450, 600)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"restart_marker_blocks": 4}, {"mode": "L"}]
 )

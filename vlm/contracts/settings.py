@@ -64,7 +64,7 @@ class LocalitySettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which prepared sets a run reads, and how."""
+    """Which prepared sets a run reads, and how. licence_policy: refuses sets, and changes nothing about a run."""
 
     __pydantic_config__: ClassVar = STRICT
     train: dict[str, SetUse | None]
@@ -76,6 +76,7 @@ class DataSettings:
     cache_gb: NonNegativeFloat
     locality: LocalitySettings | None = None
     overflow: Literal["cut", "skip"] = "cut"
+    licence_policy: Literal["any", "no_noncommercial", "permissive_only"] = "any"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample
 from vlm.contracts.settings import DataSettings, LocalitySettings, SetUse
+from vlm.data.licences import flags_of, refused, union
 from vlm.data.order import Mix, Source, quotas
 from vlm.data.shards import ShardSet
 from vlm.data.stream import PROMISES, StreamSet
@@ -83,7 +84,9 @@ class Opened:
 
 
 def open_all(root: str, settings: DataSettings) -> Opened:
-    """Raises: InputError as `open_slices`, and for two training sets that are two preparations of one."""
+    """Raises: InputError as `open_slices`, for two training sets that are two preparations of one, and for licences
+    that `data.licence_policy` refuses.
+    """
     slices = {
         "train": open_slices(root, settings.train),
         "validate": open_slices(root, settings.validate),
@@ -93,7 +96,28 @@ def open_all(root: str, settings: DataSettings) -> Opened:
     opened = [part for parts in slices.values() for part in parts]
     if streams := sorted({part.name for part in opened if isinstance(part.shards, StreamSet)}):
         log.warning("read as a stream: %s; what that cannot promise: %s", ", ".join(streams), PROMISES)
-    return Opened(slices, describe(slices))
+    flags = _flags(opened)
+    _refuse_licences(flags, settings.licence_policy)
+    return Opened(slices, {**describe(slices), "license_flags": union(flags)})
+
+
+def _flags(parts: Sequence[Slice]) -> dict[str, dict[str, list[str]]]:
+    """set -> flag -> licences that cause it, over all splits of the set that the run reads."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for part in parts:
+        known = found.setdefault(part.name, {})
+        for flag, causes in flags_of(None if isinstance(part.shards, StreamSet) else part.shards.manifest).items():
+            known[flag] = sorted({*known.get(flag, ()), *causes})
+    return found
+
+
+def _refuse_licences(flags: Mapping[str, Mapping[str, list[str]]], policy: str) -> None:
+    if lines := [line for name, found in flags.items() for line in refused(name, found, policy)]:
+        listing = "\n".join(f"  {line}" for line in lines)
+        raise InputError(
+            f"data.licence_policy: {policy} does not allow what this run would read; nothing was started\n{listing}\n"
+            "Leave a set out with data.train.SET=null (validate, test alike), or allow all with data.licence_policy=any"
+        )
 
 
 def _refuse_doubles(slices: Sequence[Slice]) -> None:

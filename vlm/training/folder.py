@@ -47,8 +47,10 @@ def recipe_id(config: Mapping[str, Any]) -> str:
 
 
 def _by_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Other runs enter by their id, not by their path."""
+    """Other runs enter by their id, not by their path; a policy that allows the run is no part of it."""
     weights = {part: _identity(source) for part, source in (config.get("weights") or {}).items()}
+    if isinstance(data := config.get("data"), Mapping):
+        config = {**config, "data": {key: value for key, value in data.items() if key != "licence_policy"}}
     return {**config, **{key: _identity(config.get(key)) for key in ("init_from", "resume")}, "weights": weights}
 
 

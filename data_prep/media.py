@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from typing import ClassVar, Literal
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
+from data_prep.colours import to_srgb
+from data_prep.looks import perceptual_hash, thumbnail
 from vlm.contracts.ranges import PositiveFloat, PositiveInt
 from vlm.contracts.settings import STRICT
-from vlm.data.pictures import PictureError, open_picture, read_header
+from vlm.data.pictures import (
+    DECODER_ERRORS,
+    ORIENTATION,
+    TURNS,
+    PictureError,
+    decode,
+    named_faults,
+    read_header,
+    to_array,
+)
 
-EXIF_ORIENTATION = 0x0112
+MEMBERS = {"png": "png", "jpeg": "jpg"}  # format -> extension in the shard
+PNG_DEPTH = 24  # where a PNG says how many bits a channel has
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class PictureRules:
     format: of what is stored, png where single pixels matter (digits, drawings), jpeg else.
     max_side: longer side, larger ones shrink.   min_side: shorter side, smaller ones are skipped.
     max_aspect: longer side over shorter, beyond it skipped.   max_pixels: larger ones are skipped undecoded.
-    blank: whether pictures of one colour are kept.   quality: of JPEG.
+    blank: whether pictures of one colour are kept.   quality, subsampling: of JPEG.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -35,56 +49,81 @@ class PictureRules:
     max_aspect: PositiveFloat
     blank: bool
     quality: PositiveInt
+    subsampling: Literal["4:2:0", "4:4:4"]
     max_pixels: PositiveInt
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A picture ready to be written. pixels: sha256 of its upright opaque RGB pixels before shrinking."""
+    """A picture ready to be written.
+
+    thumb: grey, 32x32 bytes.   phash: of the thumbnail, 64 bits, hexadecimal.   repaired: what was mended, by name.
+    upright: the pixels before shrinking, uint8 [H, W] or [H, W, 3].
+    """
 
     data: bytes
     member: str
     width: int
     height: int
-    pixels: str
     phash: str
+    thumb: bytes
     source_mode: str
     source_format: str
+    upright: np.ndarray = field(repr=False, compare=False)
+    repaired: tuple[str, ...] = ()
+
+    @cached_property
+    def pixels(self) -> str:
+        """sha256 of size and upright opaque RGB pixels, for large pictures a fifth of what decoding costs."""
+        height, width = self.upright.shape[:2]
+        rgb = np.repeat(self.upright[..., None], 3, -1) if self.upright.ndim == 2 else self.upright
+        digest = hashlib.sha256(f"{width}x{height}".encode())
+        digest.update(np.ascontiguousarray(rgb).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the stored bytes."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 def store(content: bytes | Image.Image, name: str, rules: PictureRules) -> Stored:
     """Raises: PictureError with the reason, for a picture that the rules refuse."""
-    if isinstance(content, bytes):
-        header = read_header(content, name, max_pixels=rules.max_pixels)
-        source_mode, source_format = header.mode, header.format or "unknown"
-        _check_shape(header.size, name, rules)
-        picture = open_picture(content, name, min_side=rules.min_side, longest=rules.max_side)
-        as_is = _storable(header, picture.mode, rules)
-    else:
-        picture, source_mode, source_format, as_is = content, content.mode, "array", False
-        _check_shape(picture.size, name, rules)
-    if not rules.blank and _is_blank(picture):
-        raise PictureError("media_blank", f"{name} has one colour only")
-    pixels = _pixel_hash(picture)
-    if max(picture.size) > rules.max_side:
-        picture = _shrink(picture, rules.max_side)
-    data = content if as_is and isinstance(content, bytes) else _encode(picture, rules)
-    member = {"png": "png", "jpeg": "jpg"}[rules.format]
-    return Stored(data, member, *picture.size, pixels, perceptual_hash(picture), source_mode, source_format)
+    with named_faults(name):
+        if isinstance(content, bytes):
+            header = read_header(content, name, max_pixels=rules.max_pixels)
+            _check_shape(header.size, name, rules)
+            upright, repaired = _decoded(content, header, name, rules)
+            mode, form, as_is = header.mode, header.format or "unknown", _storable(content, header, repaired, rules)
+        else:
+            _check_shape(content.size, name, rules)
+            upright, repaired = to_array(content, name), []
+            mode, form, as_is = content.mode, "array", False
+        thumb = thumbnail(upright)
+        if not rules.blank and _is_blank(upright, thumb):
+            raise PictureError("media_blank", f"{name} has one colour only")
+        final = upright
+        if max(upright.shape[:2]) > rules.max_side:
+            final = _shrunk(upright, rules.max_side)
+            repaired.append("shrunk")
+        data = content if as_is and isinstance(content, bytes) else _encode(final, rules)
+    height, width = final.shape[:2]
+    member = MEMBERS[rules.format]
+    phash = perceptual_hash(thumb)
+    return Stored(data, member, width, height, phash, thumb.tobytes(), mode, form, upright, tuple(repaired))
 
 
-def perceptual_hash(picture: Image.Image) -> str:
-    """64 bits, hexadecimal: signs of the lowest 8x8 cosine terms of a 32x32 grey thumbnail against their median."""
-    grey = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float32)
-    low = (_cosines() @ grey @ _cosines().T).ravel()
-    return f"{int.from_bytes(np.packbits(low > np.median(low)).tobytes(), 'big'):016x}"
-
-
-@cache
-def _cosines() -> np.ndarray:
-    """First 8 rows of the 32-point cosine transform."""
-    frequency, place = np.arange(8)[:, None], np.arange(32)[None]
-    return np.cos(np.pi * frequency * (2 * place + 1) / 64).astype(np.float32)
+def reread(data: bytes, name: str) -> Stored:
+    """What is known about a picture that was stored before. Raises: PictureError if it is damaged."""
+    with named_faults(name):
+        header = read_header(data, name)
+        upright = decode(data, name, min_side=1, header=header)
+    thumb = thumbnail(upright)
+    height, width = upright.shape[:2]
+    mode, form = header.mode, header.format or "unknown"
+    member = MEMBERS.get(form.lower(), "")
+    phash = perceptual_hash(thumb)
+    return Stored(data, member, width, height, phash, thumb.tobytes(), mode, form, upright)
 
 
 def _check_shape(size: tuple[int, int], name: str, rules: PictureRules) -> None:
@@ -95,39 +134,68 @@ def _check_shape(size: tuple[int, int], name: str, rules: PictureRules) -> None:
         raise PictureError("media_aspect", f"{name} is {size[0]}x{size[1]}; the limit is {rules.max_aspect:g} to 1")
 
 
-def _storable(header: Image.Image, mode: str, rules: PictureRules) -> bool:
-    """Whether the file can be kept byte for byte: upright, opaque, RGB or grey, wanted format and size."""
+def _decoded(content: bytes, header: Image.Image, name: str, rules: PictureRules) -> tuple[np.ndarray, list[str]]:
+    """The upright opaque pixels in sRGB or grey, and what had to be done for that."""
+    known = header if header.format in ("JPEG", "PNG") else None  # others say something else once they are loaded
+    pixels = decode(content, name, longest=rules.max_side, min_side=rules.min_side, header=known)
+    repaired = list(_repairs(content, header))  # of a PNG, asking for its rotation decodes it
+    profile = header.info.get("icc_profile")
+    if profile:
+        pixels, done = to_srgb(pixels, header, profile)
+        repaired += done
+    return pixels, repaired
+
+
+def _repairs(content: bytes, header: Image.Image) -> Iterator[str]:
+    if header.getexif().get(ORIENTATION) in TURNS:
+        yield "rotated"
+    if header.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in header.info:
+        yield "alpha_flattened"
+    if header.mode.startswith(("I", "F")) or (header.format == "PNG" and content[PNG_DEPTH] == 16):
+        yield "sixteen_bit"
+    if _has_frames(header):
+        yield "first_frame"
+
+
+def _has_frames(header: Image.Image) -> bool:
+    """Whether the file holds more pictures than the one that is taken."""
+    try:
+        return getattr(header, "is_animated", False)
+    except DECODER_ERRORS:  # a second one is there and broken; the first is judged by its own decoding
+        return True
+
+
+def _storable(content: bytes, header: Image.Image, repaired: list[str], rules: PictureRules) -> bool:
+    """Whether the file can be kept byte for byte: its pixels are right, RGB or grey, in wanted format and size."""
     return (
         header.format == rules.format.upper()
-        and header.mode == mode
-        and "transparency" not in header.info
+        and header.mode in ("RGB", "L")
+        and not set(repaired) - {"profile_ignored"}  # readers here do not look at profiles
         and max(header.size) <= rules.max_side
-        and header.getexif().get(EXIF_ORIENTATION, 1) == 1
     )
 
 
-def _is_blank(picture: Image.Image) -> bool:
-    extrema = picture.getextrema()
-    bands = [extrema] if picture.mode == "L" else extrema
-    return all(low == high for low, high in bands)  # type: ignore[misc]  # Pillow types one band and several alike
+def _is_blank(pixels: np.ndarray, thumb: np.ndarray) -> bool:
+    if (thumb != thumb[0, 0]).any():  # spares a look at all pixels
+        return False
+    return bool((pixels == pixels[0, 0]).all())
 
 
-def _pixel_hash(picture: Image.Image) -> str:
-    content = hashlib.sha256(f"{picture.width}x{picture.height}".encode())
-    content.update(picture.convert("RGB").tobytes())
-    return content.hexdigest()
+def _shrunk(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    scale = max_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def _shrink(picture: Image.Image, max_side: int) -> Image.Image:
-    scale = max_side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-
-
-def _encode(picture: Image.Image, rules: PictureRules) -> bytes:
-    target = BytesIO()
+def _encode(pixels: np.ndarray, rules: PictureRules) -> bytes:
     if rules.format == "png":
-        picture.save(target, "PNG", compress_level=1)
-    else:
-        picture.save(target, "JPEG", quality=rules.quality, subsampling="4:2:0")
-    return target.getvalue()
+        target = BytesIO()
+        Image.fromarray(pixels).save(target, "PNG", compress_level=1)
+        return target.getvalue()
+    if pixels.ndim == 2:
+        return simplejpeg.encode_jpeg(
+            np.ascontiguousarray(pixels)[..., None], rules.quality, colorspace="GRAY", colorsubsampling="Gray"
+        )
+    subsampling = rules.subsampling.replace(":", "")
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), rules.quality, "RGB", subsampling)

@@ -1,0 +1,177 @@
+"""What is known about the pictures of one evaluation set: built once, kept beside the data, shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from data_prep.looks import SIDE, mirrored, perceptual_hash
+from data_prep.media import reread
+from data_prep.questions import choices_digest
+from data_prep.source_ids import coco_number, listed_numbers
+from data_prep.sweep import sweep
+from vlm.data.canonical import Record
+from vlm.data.shards import ShardSet
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when a table, or what looks are, changes
+BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # of 64 bits; two hashes with <= 4 other bits share a band
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: as it was asked for.   kind: what it was made of.   pictures: how many.   near: whether looks may decide.
+
+    sha256: of the list, or of the split's manifest without its date.   origin: the list, or the split's folder.
+    folder: where its arrays lie:
+    ids: COCO numbers [n], sorted, and id_rows: rows of the split that show them [n], of splits only.
+    rows: of the split [p].   digests: sha256 of stored bytes and of pixels [2 p, 32], sorted, and owners [2 p].
+    thumbs: [p, 32, 32], plain bytes.   hashes: of every picture, then of its mirror image [2 p].
+    bands: a part of each hash [5, 2 p], sorted, and members: whose it is [5, 2 p].
+    choices: sha256 of questions with choices [c, 32], sorted, and choice_rows: of the split [c].
+    """
+
+    name: str
+    kind: Literal["split", "list"]
+    pictures: int
+    sha256: str
+    near: bool
+    origin: Path
+    folder: Path
+
+
+def table_of_split(name: str, split: ShardSet, cache: Path) -> Table:
+    """The table of a prepared split, from `cache` if it is there. Raises: InputError for a row that cannot be read."""
+    digest = split.manifest_sha256
+    folder = cache / f"{digest}-{VERSION}"
+    if not folder.is_dir():
+        log.info("%s: looking at %s pictures, once", name, f"{split.manifest['counts'].get('media_out', len(split)):,}")
+        with _new(folder) as part:
+            _write_split(part, split)
+    pictures = len(np.load(folder / "rows.npy", mmap_mode="r"))
+    near = split.manifest.get("near") is not False
+    return Table(name, "split", pictures, digest, near, split.directory, folder)
+
+
+def table_of_list(name: str, path: Path, cache: Path) -> Table:
+    """The table of a published list. Raises: InputError if it names no pictures."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    folder = cache / f"{digest}-{VERSION}"
+    if not folder.is_dir():
+        numbers = np.array(sorted(listed_numbers(path)), np.int64)
+        with _new(folder) as part:
+            np.save(part / "ids.npy", numbers)
+    return Table(name, "list", len(np.load(folder / "ids.npy", mmap_mode="r")), digest, False, path, folder)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One evaluation picture. number: of COCO.   digests: of bytes and of pixels.   hashes: of it and its mirror image."""
+
+    number: int | None
+    digests: bytes
+    hashes: tuple[int, int]
+    thumb: bytes
+
+
+def _look(row: int, record: Record, payloads: list[bytes]) -> tuple[bytes | None, list[Seen]]:
+    """Question and choices of a sample, and its still pictures."""
+    found = []
+    for medium, data in zip(record.media, payloads, strict=True):
+        if medium.type == "image":
+            stored = reread(data, f"{record.key}.{medium.member}")
+            mirror = perceptual_hash(mirrored(np.frombuffer(stored.thumb, np.uint8).reshape(SIDE, SIDE)))
+            digests = bytes.fromhex(stored.sha256 + stored.pixels)
+            hashes = int(stored.phash, 16), int(mirror, 16)
+            found.append(Seen(coco_number(medium.orig), digests, hashes, stored.thumb))
+    return choices_digest(record), found
+
+
+def _write_split(part: Path, split: ShardSet) -> None:
+    """Thumbnails go to the disk one by one; all else takes 100 bytes a picture."""
+    rows, hashes, mirrors, ids, id_rows = array("I"), array("Q"), array("Q"), array("q"), array("I")
+    digests, choices, choice_rows = bytearray(), bytearray(), array("I")
+    with (part / "thumbs.raw").open("wb") as thumbs:
+        for row, (asked, pictures) in enumerate(sweep(split, _look)):
+            if asked is not None:
+                choices += asked
+                choice_rows.append(row)
+            for seen in pictures:
+                rows.append(row)
+                hashes.append(seen.hashes[0])
+                mirrors.append(seen.hashes[1])
+                digests += seen.digests
+                thumbs.write(seen.thumb)
+                if seen.number is not None:
+                    ids.append(seen.number)
+                    id_rows.append(row)
+    order = np.argsort(np.array(ids, np.int64), kind="stable")
+    np.save(part / "ids.npy", np.array(ids, np.int64)[order])
+    np.save(part / "id_rows.npy", np.array(id_rows, np.uint32)[order])
+    np.save(part / "rows.npy", np.array(rows, np.uint32))
+    asked = np.frombuffer(choices, np.uint8).reshape(-1, 32)
+    order = np.argsort(leading(asked), kind="stable")
+    np.save(part / "choices.npy", asked[order])
+    np.save(part / "choice_rows.npy", np.array(choice_rows, np.uint32)[order])
+    write_digests(part, np.frombuffer(digests, np.uint8).reshape(-1, 32))
+    write_hashes(part, np.concatenate([np.array(hashes, np.uint64), np.array(mirrors, np.uint64)]))
+
+
+def write_digests(part: Path, digests: np.ndarray) -> None:
+    """digests: two of each picture, in the order of the pictures [2 p, 32]."""
+    order = np.argsort(leading(digests), kind="stable")
+    np.save(part / "digests.npy", digests[order])
+    np.save(part / "owners.npy", (order // 2).astype(np.uint32))
+
+
+def write_hashes(part: Path, hashes: np.ndarray) -> None:
+    """hashes: as in `Table`."""
+    bands = [band(hashes, number) for number in range(len(BANDS))]
+    members = [np.argsort(values, kind="stable").astype(np.uint32) for values in bands]
+    np.save(part / "hashes.npy", hashes)
+    np.save(part / "members.npy", np.stack(members))
+    np.save(part / "bands.npy", np.stack([values[order] for values, order in zip(bands, members, strict=True)]))
+
+
+def band(hashes: np.ndarray, number: int) -> np.ndarray:
+    """A part of each 64-bit hash, as uint16."""
+    start, width = BANDS[number]
+    return ((hashes >> np.uint64(start)) & np.uint64((1 << width) - 1)).astype(np.uint16)
+
+
+def leading(digests: np.ndarray) -> np.ndarray:
+    """The first eight of 32 bytes as one number: sha256 [n, 32] -> uint64 [n]."""
+    return np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+
+
+def read_thumbs(folder: Path) -> np.ndarray:
+    """uint8 [p, 32, 32], mapped."""
+    path = folder / "thumbs.raw"
+    if not path.stat().st_size:  # nothing can be mapped
+        return np.empty((0, SIDE, SIDE), np.uint8)
+    return np.memmap(path, np.uint8, "r").view(np.ndarray).reshape(-1, SIDE, SIDE)
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """A folder that gets its name when it is complete, also if two processes make it at once."""
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        if not folder.is_dir():
+            os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

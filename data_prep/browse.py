@@ -17,7 +17,7 @@ from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import PositiveInt, Seed
 
 if TYPE_CHECKING:
-    from data_prep.sample_view import SampleView
+    from data_prep.checking.sample_view import SampleView
 
 ABOVE_ALL = "browse.html"  # the default name, in the folder of the set: not among the files of a split
 
@@ -43,8 +43,8 @@ class SplitView:
 
 def main(settings: BrowseSettings) -> int:
     """Writes the page and prints its path. Raises: InputError for a folder or tokenizer that cannot be read."""
-    from data_prep.marked import folder_reader, learned_reader
-    from data_prep.sample_view import Drawn, show
+    from data_prep.checking.marked import folder_reader, learned_reader
+    from data_prep.checking.sample_view import Drawn, show
     from vlm.data.shards import ShardSet
     from vlm.data.sources import Slice, texts
 
@@ -77,10 +77,10 @@ def page(views: list[SplitView], settings: BrowseSettings, reader: str) -> str:
     """The whole page. reader: what laid out the text rows."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from data_prep import overview
+    from data_prep.checking import overview
 
     environment = Environment(
-        loader=PackageLoader("data_prep", "."),
+        loader=PackageLoader("data_prep.checking", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

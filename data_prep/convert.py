@@ -11,18 +11,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from data_prep import overlap
-from data_prep.assembly import Assembly
 from data_prep.budget import OverBudget
 from data_prep.earlier import already_prepared, identity_of
 from data_prep.inputs import gather, numbered
-from data_prep.parts import PartLog, of_part
+from data_prep.overlaps import overlap
 from data_prep.progress import bar
 from data_prep.rows import Converter, SourceFile
 from data_prep.settings import PrepareSettings
 from data_prep.trial import trial
 from data_prep.work import Outcome, Work
 from data_prep.workers import outcomes
+from data_prep.writing.assembly import Assembly
+from data_prep.writing.parts import PartLog, of_part
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.licences import refuse_source
 

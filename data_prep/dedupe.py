@@ -17,8 +17,8 @@ from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import NonNegativeInt
 
 if TYPE_CHECKING:
-    from data_prep.overlap_table import Table
-    from data_prep.verdicts import Verdicts
+    from data_prep.overlaps.tables import Table
+    from data_prep.overlaps.verdicts import Verdicts
     from vlm.data.shards import ShardSet
 
 EXAMPLES = 5  # rows that the report shows
@@ -60,8 +60,8 @@ def dedupe(settings: DedupeSettings) -> dict[str, Any]:
     import sqlite3
     from tempfile import TemporaryDirectory
 
-    from data_prep.overlap import describe
-    from data_prep.verdicts import Verdicts
+    from data_prep.overlaps.overlap import describe
+    from data_prep.overlaps.verdicts import Verdicts
     from vlm.data.shards import ShardSet
 
     split = ShardSet(settings.dir.resolve())
@@ -93,7 +93,7 @@ def _home(out: Path, split: ShardSet) -> Path:
 
 
 def _tables(settings: DedupeSettings, split: ShardSet) -> tuple[Table, ...]:
-    from data_prep.overlap import gather
+    from data_prep.overlaps.overlap import gather
 
     data = settings.data or split.directory.parent.parent
     tables = gather(settings.against, data, own="")
@@ -116,10 +116,10 @@ def _tables(settings: DedupeSettings, split: ShardSet) -> tuple[Table, ...]:
 
 
 def _judge(settings: DedupeSettings, split: ShardSet, tables: tuple[Table, ...], verdicts: Verdicts) -> None:
-    from data_prep.overlap import Overlap
+    from data_prep.overlaps.overlap import Overlap
+    from data_prep.overlaps.sweep import sweep
+    from data_prep.overlaps.verdicts import Look
     from data_prep.progress import bar
-    from data_prep.sweep import sweep
-    from data_prep.verdicts import Look
 
     near = settings.near and split.manifest.get("near") is not False
     look = Look(Overlap(tables, near), settings.policy, settings.inside)

@@ -37,14 +37,14 @@ def main(settings: MergeSettings) -> int:
 
 def merge(given: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
     """Returns: the manifests. Raises: InputError for parts that are not complete or do not belong together."""
-    from data_prep.assembly import Assembly
     from data_prep.convert import assemble, disk_faults_told, only_one
     from data_prep.earlier import already_prepared
-    from data_prep.parts import merged
     from data_prep.progress import bar
     from data_prep.rows import SourceFile
     from data_prep.settings import check
+    from data_prep.writing.assembly import Assembly
     from data_prep.writing.manifest import Identity
+    from data_prep.writing.parts import merged
 
     folders = [folder for path in given for folder in (sorted(path.glob("part-*-of-*/")) or [path])]
     parts = [_read(folder) for folder in folders]

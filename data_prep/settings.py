@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from data_prep.budget import PERCENT
 from data_prep.command import did_you_mean
-from data_prep.media import PictureRules
+from data_prep.pictures.media import PictureRules
 from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.ranges import NonNegativeInt, PositiveInt
@@ -54,14 +54,15 @@ class Hub:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every `every`-th row, by a hash of its first picture's pixels, or of its text if it has none, goes to `split`.
+    """Every `every`-th row, by a hash of its first picture, or of its text if it has none, goes to `split`.
 
-    The others go to the first split.
+    The others go to the first split. by: what is hashed of the picture; its name costs nothing, where a picture has one.
     """
 
     __pydantic_config__: ClassVar = STRICT
     split: str
     every: PositiveInt
+    by: Literal["pixels", "name"] = "pixels"
 
 
 @dataclass(frozen=True)

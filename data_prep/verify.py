@@ -18,7 +18,7 @@ from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import NonNegativeInt
 
 if TYPE_CHECKING:
-    from data_prep.inspection import Faults, Found, ShardJob
+    from data_prep.checking.inspection import Faults, Found, ShardJob
 
 TRACES = ("manifest.json", "shard-*.tar*", "index.npy*", "skipped.jsonl*")  # any of them makes a folder a split
 JOURNAL = "journal.sqlite"  # in the set's folder while the set is prepared
@@ -78,7 +78,7 @@ def verify_split(directory: Path, workers: int | None = None) -> Found:
 
     Returns: what was found in its shards, with all faults. Raises: RunError if a worker is killed.
     """
-    from data_prep.inspection import Found
+    from data_prep.checking.inspection import Found
     from vlm.data.manifest import read_manifest
 
     found = Found()
@@ -187,7 +187,7 @@ def _check_skips(directory: Path, manifest: dict[str, Any], faults: Faults) -> N
 
 
 def _jobs(directory: Path, manifest: dict[str, Any], index: bool, faults: Faults) -> Iterator[ShardJob]:
-    from data_prep.inspection import ShardJob
+    from data_prep.checking.inspection import ShardJob
 
     first, checks = 0, manifest.get("sample_check") or {}
     for number, shard in enumerate(manifest["shards"]):
@@ -206,7 +206,7 @@ def _inspected(jobs: list[ShardJob], workers: int | None) -> Iterable[Found]:
     """The jobs in processes of their own, or here if one is enough."""
     import os
 
-    from data_prep.inspection import inspect_shard
+    from data_prep.checking.inspection import inspect_shard
     from data_prep.workers import outcomes
 
     count = min(len(jobs), len(os.sched_getaffinity(0)) if workers is None else workers)

@@ -12,8 +12,8 @@ import numpy as np
 import xxhash
 from PIL import Image
 
-from data_prep.media import Stored, store
-from data_prep.overlap import Overlap
+from data_prep.overlaps.overlap import Overlap
+from data_prep.pictures.media import Stored, store
 from data_prep.rows import Picture, Row, Skip, Unfit
 from data_prep.settings import SourceSettings
 from vlm.contracts.errors import InputError
@@ -104,7 +104,11 @@ class Work:
         holdout = self.source.holdout
         if holdout is None:
             return self.first
-        digest = pictures[0].pixels if pictures else hashlib.sha256(repr(row.messages).encode()).hexdigest()
+        if pictures and holdout.by == "pixels":
+            digest = pictures[0].pixels
+        else:
+            content = _plain(row.pictures[0].name) if pictures else repr(row.messages)
+            digest = hashlib.sha256(content.encode()).hexdigest()
         return holdout.split if int(digest[:8], 16) % holdout.every == 0 else self.first
 
     def _overlap(self, row: Row, split: str, pictures: Sequence[Stored]) -> Skip | None:
@@ -143,7 +147,7 @@ class Work:
                 w=stored.width,
                 h=stored.height,
                 bytes=len(stored.data),
-                sha256=hashlib.sha256(stored.data).hexdigest(),
+                sha256=stored.sha256,
                 phash=stored.phash,
                 orig=_plain(picture.name),
             )

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.overlaps.verdicts import Verdicts
 from data_prep.rows import Skip
-from data_prep.verdicts import Verdicts
 from data_prep.work import Kept, Same
 from data_prep.writing.card import card
 from data_prep.writing.manifest import sample_check

@@ -22,7 +22,13 @@ def prepare(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """prepare("mnist", folder, "limit=3", ...) -> the manifests; the output lies in tmp_path/out."""
 
     def run(source: str, folder: Path | None = None, *overrides: str) -> list[dict[str, Any]]:
-        given = [f"source={source}", f"out={tmp_path / 'out'}", f"paths.data={tmp_path / 'data'}", "workers=0", *overrides]
+        given = [
+            f"source={source}",
+            f"out={tmp_path / 'out'}",
+            f"paths.data={tmp_path / 'data'}",
+            "workers=0",
+            *overrides,
+        ]
         with initialize_config_module("conf", version_base=None):
             config = OmegaConf.to_container(
                 compose("prepare", [*given, *([f"from={folder}"] if folder else [])]), resolve=True

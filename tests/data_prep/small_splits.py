@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.media import PictureRules, store
+from data_prep.pictures.media import PictureRules, store
 from data_prep.writing.shard import ShardWriter, write_sealed
 from vlm.data.canonical import FORMAT, Record, from_json
 from vlm.data.shards import key_of

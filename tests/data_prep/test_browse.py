@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from data_prep.browse import BrowseSettings, main
+from data_prep.checking.marked import folder_reader
 from data_prep.command import run
-from data_prep.marked import folder_reader
 from tests.data_prep.small_talks import HOSTILE, SAMPLES, talks
 from tests.hf_folder import write_tokenizer
 from vlm.contracts.batch import IGNORE

@@ -248,7 +248,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_a_reader_takes(prepare, 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_prep.assembly.write_manifest", interrupt)
+    monkeypatch.setattr("data_prep.writing.assembly.write_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare("caption_table", folder)
     monkeypatch.undo()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from data_prep import sweep
 from data_prep.dedupe import DedupeSettings, dedupe, main
+from data_prep.overlaps import sweep
 from data_prep.verify import verify_shards
 from data_prep.writing.shard import ShardWriter
 from tests.data_prep.small_splits import Entry, jpeg, photograph, split

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from data_prep import assembly, merge, parts, workers
 from data_prep.merge import MergeSettings
 from data_prep.rows import Skip
 from data_prep.verify import verify_shards
+from data_prep import merge, workers
+from data_prep.writing import assembly, parts
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.canonical import Origin
@@ -132,7 +133,7 @@ def test_a_cut_while_the_last_files_are_written_costs_nothing_either(
     prepare, folder: Path, quiet: dict[str, str], tmp_path: Path, monkeypatch, target: str
 ) -> None:
     calls = []
-    home = {"write_manifest": "data_prep.assembly", "ShardWriter.finish": "data_prep.writing.shard"}
+    home = {"write_manifest": "data_prep.writing.assembly", "ShardWriter.finish": "data_prep.writing.shard"}
     place = f"{home.get(target, 'data_prep.writing.manifest')}.{target}"
     original = __import__("pkgutil").resolve_name(place.replace(".ShardWriter", ":ShardWriter"))
 

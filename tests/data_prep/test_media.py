@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from data_prep.budget import PERCENT
-from data_prep.media import PictureRules, Stored, store
+from data_prep.pictures.media import PictureRules, Stored, store
 from vlm.data.pictures import PictureError, decode
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from data_prep.looks import perceptual_hash, thumbnail
-from data_prep.media import store
-from data_prep.overlap import Hit, Overlap, describe, gather
-from data_prep.overlap_table import Table, write_digests, write_hashes
-from data_prep.source_ids import coco_number
+from data_prep.overlaps.overlap import Hit, Overlap, describe, gather
+from data_prep.overlaps.source_ids import coco_number
+from data_prep.overlaps.tables import Table, write_digests, write_hashes
+from data_prep.pictures.looks import perceptual_hash, thumbnail
+from data_prep.pictures.media import store
 from tests.data_prep.small_splits import RULES, Entry, jpeg, photograph, png, split
 from vlm.contracts.errors import InputError
 

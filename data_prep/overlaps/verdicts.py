@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.media import Stored, reread
-from data_prep.overlap import Hit, Overlap
-from data_prep.questions import questions
+from data_prep.overlaps.overlap import Hit, Overlap
+from data_prep.overlaps.questions import questions
+from data_prep.pictures.media import Stored, reread
 from vlm.data.canonical import Record
 from vlm.data.shards import ShardSet
 

@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from data_prep.colours import to_srgb
-from data_prep.looks import perceptual_hash, thumbnail
+from data_prep.pictures.colours import to_srgb
+from data_prep.pictures.looks import perceptual_hash, thumbnail
 from vlm.contracts.ranges import PositiveFloat, PositiveInt
 from vlm.contracts.settings import STRICT
 from vlm.data.pictures import (

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.looks import SIDE
-from data_prep.media import Stored
-from data_prep.overlap_table import BANDS, Table, band, leading, read_thumbs, table_of_list, table_of_split
-from data_prep.questions import choices_digest
-from data_prep.source_ids import LISTS, coco_number
+from data_prep.overlaps.questions import choices_digest
+from data_prep.overlaps.source_ids import LISTS, coco_number
+from data_prep.overlaps.tables import BANDS, Table, band, leading, read_thumbs, table_of_list, table_of_split
+from data_prep.pictures.looks import SIDE
+from data_prep.pictures.media import Stored
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Record
 from vlm.data.manifest import read_manifest

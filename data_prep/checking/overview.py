@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,10 @@ def removed_for_evaluation(manifest: Mapping[str, Any]) -> tuple[list[str], dict
         str(table.get("name", table)) if isinstance(table, dict) else str(table)
         for table in overlap.get("against") or ()
     ]
-    return against, dict(overlap.get("removed") or {})
+    removed: Counter[str] = Counter()
+    for by, rows in (overlap.get("removed") or {}).items():
+        removed[by.rsplit(" by ", 1)[0]] += rows  # "pope/test by pixels"
+    return against, dict(removed)
 
 
 def duplicates(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:

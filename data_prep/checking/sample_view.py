@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.marked import Reader, Reading, Stretch
+from data_prep.checking.marked import Reader, Reading, Stretch
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import MediumPart, MediumRecord, Message, Record, to_sample
 from vlm.data.pictures import PictureError, open_picture

@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from data_prep.looks import SIDE, mirrored, perceptual_hash
-from data_prep.media import reread
-from data_prep.questions import choices_digest
-from data_prep.source_ids import coco_number, listed_numbers
-from data_prep.sweep import sweep
+from data_prep.overlaps.questions import choices_digest
+from data_prep.overlaps.source_ids import coco_number, listed_numbers
+from data_prep.overlaps.sweep import sweep
+from data_prep.pictures.looks import SIDE, mirrored, perceptual_hash
+from data_prep.pictures.media import reread
 from vlm.data.canonical import Record
 from vlm.data.shards import ShardSet
 

@@ -95,7 +95,7 @@ class Budget:
             if (limit := self.percent[reason]) is not None and 100 * count > limit * self.rows
         ]
         if broken:
-            raise OverBudget("too many rows cannot be used; nothing was finished\n" + "\n".join(broken))
+            raise OverBudget("too many rows cannot be used\n" + "\n".join(broken))
 
     def _complaint(self, reason: str, count: int, limit: float) -> str:
         names = [name for name in self._examples if TOGETHER.get(name, name) == reason]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, fields
@@ -57,6 +58,7 @@ def guard(words: list[str], about: Callable[[], str], work: Callable[[], int], s
     if "-h" in words or "--help" in words:
         print(about())
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers say it so; it ends as Ctrl-C does
     try:
         return work()
     except (ConfigError, InputError) as error:

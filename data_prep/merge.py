@@ -5,9 +5,8 @@ python -m data_prep.merge parts=[DIR,DIR,...] [out=DIR]
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,46 +43,39 @@ def merge(given: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
     from data_prep.settings import check
     from data_prep.writing.assembly import Assembly
     from data_prep.writing.manifest import Identity
-    from data_prep.writing.parts import merged
+    from data_prep.writing.parts import merged, read_part
 
     folders = [folder for path in given for folder in (sorted(path.glob("part-*-of-*/")) or [path])]
-    parts = [_read(folder) for folder in folders]
-    _refuse_strangers(folders, parts)
-    prepared, _ = check(parts[0]["settings"])
+    parts = {folder: read_part(folder) for folder in folders}
+    first = _belong_together(parts)
+    prepared, _ = check(first["settings"])
     prepared = replace(prepared, part=None, out=str(out or prepared.out))
-    root, identity = Path(prepared.out) / prepared.source.name, Identity(**parts[0]["identity"])
-    files = [SourceFile(**file) for file in parts[0]["files"]]
+    root, identity = Path(prepared.out) / prepared.source.name, Identity(**first["identity"])
+    files = [SourceFile(**file) for file in first["files"]]
     with disk_faults_told(prepared.source.name, root):
         if finished := already_prepared(root, prepared, identity):
             return finished
-        with bar(f"merging {prepared.source.name}", parts[0]["rows"]) as progress, only_one(root):
+        with bar(f"merging {prepared.source.name}", first["rows"]) as progress, only_one(root):
             assembly = Assembly(prepared.source, root, identity)
-            rest = (entry for entry in merged(folders) if entry[0] >= assembly.next)
+            rest = (entry for entry in merged(parts) if entry[0] >= assembly.next)
             return assemble(assembly, rest, files, progress.to)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "part.json"
-    if not path.is_file():
-        begun = folder.is_dir() and next(folder.glob("outcomes*"), None)
-        what = "is not complete; run its part again, it goes on" if begun else "is not a part (it has no part.json)"
-        raise InputError(f"{folder} {what}: python -m data_prep.prepare source=NAME part=i/n")
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); remove it and run its part again") from error
-
-
-def _refuse_strangers(folders: Sequence[Path], parts: Sequence[dict[str, Any]]) -> None:
-    first, (_, of) = parts[0], parts[0]["part"]
-    for folder, part in zip(folders, parts, strict=True):
+def _belong_together(parts: Mapping[Path, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns: one of them. Raises: InputError unless each part of one preparation is there once, complete."""
+    (folder, first), *others = parts.items()
+    for other, part in others:
         for name in ("identity", "files", "rows"):
-            if part[name] != first[name]:
-                raise InputError(f"{folder} and {folders[0]} differ in their {name}; give the parts of one preparation")
-    numbers = sorted(part["part"][0] for part in parts)
+            if part["complete"] and first["complete"] and part[name] != first[name]:
+                raise InputError(f"{other} and {folder} differ in their {name}; give the parts of one preparation")
+    unfinished = [f"{part['part'][0]}/{part['part'][1]}" for part in parts.values() if not part["complete"]]
+    if unfinished:
+        raise InputError(f"not complete: part={', part='.join(unfinished)}; the same command goes on with each")
+    numbers, of = sorted(part["part"][0] for part in parts.values()), first["part"][1]
     if numbers != list(range(of)):
         missing = sorted(set(range(of)) - set(numbers))
         raise InputError(f"parts {numbers} of {of} are given; each is needed once, missing: {missing or 'none'}")
+    return first
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Prepare one set: published files to verified shards; the counts of each split go to standard output.
 
-python -m data_prep.prepare source=NAME [from=DIR] [out=DIR] [parts=[a,b]] [limit=N] [dry_run=true]
+python -m data_prep.prepare source=NAME [from=DIR_OR_HUB] [out=DIR] [parts=[a,b]] [limit=N] [dry_run=true]
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _prepared(words: list[str]) -> list[dict[str, Any]]:
         raise ConfigError([_no_source(name), *problems, *unknown_keys(given)])
     config, logging = _compose(overrides)
     configure_log(logging)
-    return prepare(*check(config, problems))
+    return prepare(*check(config, problems), words)
 
 
 def _no_source(name: str) -> Problem:

@@ -12,6 +12,8 @@ from PIL import Image
 from data_prep.reading.archive import listing, sha256_of
 from vlm.data.canonical import Answer, MediumPart, Message, Origin, TextPart
 
+LARGEST_FILE = 256_000_000  # bytes of a picture; more is none
+
 
 class Unread(Protocol):
     """Bytes that lie somewhere: small to send to another process, read where the picture is converted."""
@@ -29,6 +31,9 @@ class FileAt:
 
     def read(self) -> bytes:
         try:
+            size = self.path.stat().st_size
+            if size > LARGEST_FILE:
+                raise Unfit("media_huge", f"{self.path} has {size:,} bytes; the limit is {LARGEST_FILE:,}")
             return self.path.read_bytes()
         except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
             told = getattr(error, "strerror", None) or error
@@ -79,6 +84,14 @@ class Row:
     merged: int = 0
     repaired: tuple[str, ...] = ()
 
+    def texts(self) -> Iterator[str]:
+        """All that is said in it."""
+        if self.caption is not None:
+            yield self.caption
+        yield from (self.meta or {}).get("captions", ())
+        for message in (*(self.messages or ()), *(self.chosen or ()), *(self.rejected or ())):
+            yield from (part.text for part in message.content if isinstance(part, TextPart))
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -115,8 +128,9 @@ class Inputs:
 
     places: name of a package (or "from") -> archive or folder.   files: what was read, for the manifest.
     scratch: the set's own folder in the cache, for files that are fetched or made on the way; it may not exist yet.
-    dry: nothing may be fetched, written or read to its end: the first rows are enough.
+    dry: a dry run: nothing may be fetched, written or read to its end, the first rows are enough.
     package: where the folder "from" was published, as SourceFile has it.
+    limit: only so many rows of each split will be taken; a converter that fetches rows need not fetch more.
     """
 
     places: dict[str, Path]
@@ -124,6 +138,7 @@ class Inputs:
     scratch: Path = Path()
     dry: bool = False
     package: str = ""
+    limit: int | None = None
 
     def only(self) -> Path:
         """The one place of a set that needs one."""

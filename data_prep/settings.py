@@ -77,7 +77,7 @@ class SourceSettings:
     """
 
     __pydantic_config__: ClassVar = STRICT
-    name: Annotated[str, Field(pattern="^[a-z0-9_-]+$")]
+    name: Annotated[str, Field(pattern="^[a-z0-9_-]{1,60}$")]
     form: str
     reader: dict[str, Any]
     packages: dict[str, Package]
@@ -136,13 +136,13 @@ def check(config: dict[Any, Any], found: Sequence[Problem] = ()) -> tuple[Prepar
     source = config.get("source")
     source = source if isinstance(source, dict) else {}
     converter, reader_faults = _reader(source.get("reader"))
-    problems = [*found, *faults, *_names(config.get("parts"), source), *reader_faults]
+    problems = [*found, *faults, *_names(config.get("parts"), config.get("from"), source), *reader_faults]
     if problems:
         raise ConfigError(problems)
     return settings, converter
 
 
-def _names(parts: Any, source: dict[Any, Any]) -> Iterator[Problem]:
+def _names(parts: Any, folder: Any, source: dict[Any, Any]) -> Iterator[Problem]:
     """Names that nothing has; values of another type are told elsewhere."""
     known = {key: node if isinstance(node := source.get(key), dict) else {} for key in ("budget", "packages")}
     for reason in known["budget"]:
@@ -157,6 +157,10 @@ def _names(parts: Any, source: dict[Any, Any]) -> Iterator[Problem]:
             names = ", ".join(known["packages"]) or "none, its files are given with from=DIR"
             hint = did_you_mean(str(part), known["packages"])
             yield Problem("parts", f"{source.get('name')} has no part '{part}'{hint} parts: {names}")
+    if parts and folder is not None:
+        yield Problem(
+            "parts", "chooses among packages that are fetched; with from= put the files you want into that folder"
+        )
     if parts == []:
         yield Problem("parts", "is empty; name at least one part, or leave it out for all")
 

@@ -17,7 +17,8 @@ from data_prep.pictures.media import Stored, store
 from data_prep.rows import Picture, Row, Skip, Unfit
 from data_prep.settings import SourceSettings
 from vlm.contracts.errors import InputError
-from vlm.data.canonical import VERSION, MediumRecord, Message, Record, TextPart, check
+from vlm.data.canonical import VERSION, MediumRecord, Message, Origin, Record, TextPart, check
+from vlm.data.licences import refuse_source
 from vlm.data.pictures import PictureError
 from vlm.data.tokens import FolderTokenizer
 
@@ -64,19 +65,22 @@ class Work:
 
     splits: of the set; rows without one go to the first, or are held out by their pixels or text.
     overlap: evaluation pictures that are left out.   tokenizer: folder, None = lengths are bytes of UTF-8.
+    policy: licences that it refuses are an error here too, whatever named them.
     """
 
-    def __init__(self, source: SourceSettings, overlap: Overlap, tokenizer: str | None) -> None:
-        self.source, self.overlap, self.tokenizer = source, overlap, tokenizer
+    def __init__(self, source: SourceSettings, overlap: Overlap, tokenizer: str | None, policy: str = "any") -> None:
+        self.source, self.overlap, self.tokenizer, self.policy = source, overlap, tokenizer, policy
         self.first = next(iter(source.expected))
 
     def __call__(self, row: Row | Skip) -> Kept | Skip:
         """Raises: InputError for a row with an unknown licence, or one that no sample can be made of by mistake."""
         if isinstance(row, Skip):
-            return replace(row, origin=replace(row.origin, id=_plain(row.origin.id)))
+            return replace(row, origin=_plain_origin(row.origin), detail=_plain(row.detail))
         if row.license not in self.source.licenses:
             where = f"{row.origin.file} row {row.origin.row}"
             raise InputError(f"{where}: licence '{row.license}' is unknown; add it and its flags to source.licenses")
+        refuse_source(self.source.name, {row.license: self.source.licenses[row.license]}, self.policy)
+        row = replace(row, origin=_plain_origin(row.origin))
         try:
             row = _without_long_captions(row, self.source.max_words)
             _check_texts(row, self.source.max_words)
@@ -84,11 +88,11 @@ class Work:
         except (PictureError, Unfit) as fault:
             return Skip(row.split or self.first, row.origin, fault.reason, _plain(fault.detail), rows=1 + row.merged)
         split = row.split or self._split(row, pictures)
-        overlap = self._overlap(row, split, pictures)
+        record = self._record(row, split, pictures)
+        overlap = self._overlap(row, record, pictures)
         if overlap is not None:
             return overlap
         repaired = (*row.repaired, *(name for picture in pictures for name in picture.repaired))
-        record = self._record(row, split, pictures)
         return Kept(
             record,
             tuple(stored.data for stored in pictures),
@@ -100,26 +104,27 @@ class Work:
         )
 
     def _split(self, row: Row, pictures: Sequence[Stored]) -> str:
-        """By the first picture, so that it never stands on both sides; of a row without one by its text."""
+        """Held out if any of its pictures is, so that none of them is trained on; of a row without one by its text."""
         holdout = self.source.holdout
         if holdout is None:
             return self.first
-        if pictures and holdout.by == "pixels":
-            digest = pictures[0].pixels
+        if holdout.by == "name":
+            digests = [_sha256(_plain(picture.name)) for picture in row.pictures]
         else:
-            content = _plain(row.pictures[0].name) if pictures else repr(row.messages)
-            digest = hashlib.sha256(content.encode()).hexdigest()
-        return holdout.split if int(digest[:8], 16) % holdout.every == 0 else self.first
+            digests = [picture.pixels for picture in pictures]
+        digests = digests or [_sha256(repr(row.messages))]
+        return holdout.split if any(int(digest[:8], 16) % holdout.every == 0 for digest in digests) else self.first
 
-    def _overlap(self, row: Row, split: str, pictures: Sequence[Stored]) -> Skip | None:
-        if split in self.source.evaluation:
+    def _overlap(self, row: Row, record: Record, pictures: Sequence[Stored]) -> Skip | None:
+        if record.split in self.source.evaluation:
             return None
-        for picture, stored in zip(row.pictures, pictures, strict=True):
-            hit = self.overlap.find(picture.name, stored)
-            if hit is not None:
-                by = f"{hit.table} by {hit.by}"
-                return Skip(split, row.origin, "eval_overlap", f"{by}: {hit.detail}", 1 + row.merged, by)
-        return None
+        hits = [self.overlap.find(picture.name, stored) for picture, stored in zip(row.pictures, pictures, strict=True)]
+        hits.append(next(self.overlap.same_choices(record), None))
+        hit = next((hit for hit in hits if hit is not None), None)
+        if hit is None:
+            return None
+        by = f"{hit.table} by {hit.by}"
+        return Skip(record.split, row.origin, "eval_overlap", f"{by}: {hit.detail}", 1 + row.merged, by)
 
     @cached_property
     def _engine(self) -> FolderTokenizer:
@@ -159,7 +164,7 @@ class Work:
             key="",
             set=self.source.name,
             split=split,
-            src=replace(row.origin, id=_plain(row.origin.id)),
+            src=row.origin,
             license=row.license,
             media=media,
             caption=row.caption,
@@ -201,11 +206,7 @@ def _check_texts(row: Row, max_words: int) -> None:
     """Raises: Unfit for an empty caption, and for texts that are too long or cannot be written as UTF-8."""
     if row.caption is not None and not row.caption.strip():
         raise Unfit("text_empty", "the caption is empty")
-    texts = [row.caption] if row.caption is not None else []
-    texts += (row.meta or {}).get("captions", [])
-    for message in (*(row.messages or ()), *(row.chosen or ()), *(row.rejected or ())):
-        texts += _texts(message)
-    for text in texts:
+    for text in row.texts():
         words = _words(text)
         if words > max_words:
             raise Unfit("text_long", f"{words} words in {len(text)} characters; at most {max_words} words are kept")
@@ -217,6 +218,14 @@ def _check_texts(row: Row, max_words: int) -> None:
 
 def _words(text: str) -> int:
     return max(len(text.split()), len(text) // LONGEST_WORD)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _plain_origin(origin: Origin) -> Origin:
+    return replace(origin, file=_plain(origin.file), id=_plain(origin.id))
 
 
 def _plain(text: str) -> str:

@@ -12,21 +12,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from data_prep.rows import Row, Skip
+from data_prep.rows import Row
 from vlm.contracts.errors import RunError
-
-if TYPE_CHECKING:
-    from data_prep.work import Kept
 
 ROWS, BYTES = 256, 4_000_000  # of one package to a worker, whichever comes first
 UNREAD = 200_000  # bytes that a picture is taken for before it is read
 AHEAD = 3  # packages a worker that are under way: bounds memory, and keeps everyone busy
 ORPHAN_S = 1.0
 
-Numbered = tuple[int, Row | Skip]
-Outcome = tuple[int, "Kept | Skip"]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -41,7 +36,8 @@ def outcomes(
     Raises: what `work` raises; RunError if a worker is killed.
     """
     if workers == 0:
-        yield from ((number, work(row)) for number, row in rows)
+        for number, row in rows:
+            yield number, _named(work, number, row)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, os.getpid()))
     waiting: deque[Future[list[tuple[int, Made]]]] = deque()
@@ -86,8 +82,12 @@ def _packages(rows: Iterable[tuple[int, Given]], at_once: int) -> Iterator[list[
 
 
 def _size(row: Any) -> int:
-    contents = [picture.content for picture in getattr(row, "pictures", ())]
-    return sum(len(content) if isinstance(content, bytes) else UNREAD for content in contents)
+    """Bytes that travel with a source row; other work is small."""
+    if not isinstance(row, Row):
+        return 0
+    contents = [picture.content for picture in row.pictures]
+    pictures = sum(len(content) if isinstance(content, bytes) else UNREAD for content in contents)
+    return pictures + sum(map(len, row.texts()))
 
 
 _work: Callable[[Any], Any] | None = None  # of a worker process, set when it starts
@@ -108,4 +108,12 @@ def _end_with(parent: int) -> None:
 
 def _carry_out(package: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
     assert _work is not None
-    return [(number, _work(row)) for number, row in package]
+    return [(number, _named(_work, number, row)) for number, row in package]
+
+
+def _named(work: Callable[[Given], Made], number: int, row: Given) -> Made:
+    try:
+        return work(row)
+    except Exception as error:
+        error.add_note(f"row {number} of the source, counted from 0")
+        raise

@@ -19,7 +19,7 @@ from types import FrameType
 
 import yaml
 
-from data_prep.reading.fetch import fetch
+from data_prep.reading.packages import fetch
 from data_prep.settings import Package
 from experiments.ledger import Ledger
 from vlm.contracts.errors import InputError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.reading.fetch import Fetched
+from data_prep.reading.packages import Fetched
 from data_prep.rows import SourceFile
 from experiments import quickstart
 from experiments.ledger import Ledger

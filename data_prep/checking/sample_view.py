@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
 from data_prep.checking.marked import Reader, Reading, Stretch
+from data_prep.pairs import Span, changed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import MediumPart, MediumRecord, Message, Record, to_sample
 from vlm.data.pictures import PictureError, open_picture
@@ -23,7 +22,7 @@ SIDE = 320  # pixels of the longer side on the page
 SHARP_BELOW = 96  # smaller pictures are enlarged in blocks, so that their pixels can be seen
 PICTURES = 8  # of one sample
 CHARACTERS = 4000  # of one text; the page says how many more there are
-WORDS = 3000  # of an answer that are compared with the other's
+Part = tuple[str, bool]  # of an answer, and whether the other one differs
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class TurnView:
 
 @dataclass(frozen=True)
 class SampleView:
-    """All of a sample; `fault` alone if its row cannot be read. chosen, rejected: (word, whether it differs)."""
+    """All of a sample; `fault` alone if its row cannot be read. chosen, rejected: in stretches."""
 
     key: str
     fault: str = ""
@@ -64,8 +63,8 @@ class SampleView:
     more_pictures: int = 0
     captions: list[str] = field(default_factory=list)
     turns: list[TurnView] = field(default_factory=list)
-    chosen: list[tuple[str, bool]] = field(default_factory=list)
-    rejected: list[tuple[str, bool]] = field(default_factory=list)
+    chosen: list[Part] = field(default_factory=list)
+    rejected: list[Part] = field(default_factory=list)
     answer: str = ""
     meta: str = ""
     reading: Reading = field(default_factory=lambda: Reading([]))
@@ -130,16 +129,20 @@ def _text(messages: Sequence[Message] | None) -> str:
     return "".join("" if isinstance(part, MediumPart) else part.text for part in parts)
 
 
-def _differences(chosen: str, rejected: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both answers in stretches of words, marked where the other one has other words."""
-    one, two = (re.findall(r"\s*\S+", text)[:WORDS] for text in (chosen, rejected))
-    left: list[tuple[str, bool]] = []
-    right: list[tuple[str, bool]] = []
-    matcher = SequenceMatcher(None, [word.strip() for word in one], [word.strip() for word in two], autojunk=False)
-    for tag, begin, end, first, last in matcher.get_opcodes():
-        left += [("".join(one[begin:end]), tag != "equal")] if end > begin else []
-        right += [("".join(two[first:last]), tag != "equal")] if last > first else []
-    return left, right
+def _differences(chosen: str, rejected: str) -> tuple[list[Part], list[Part]]:
+    """Both answers in stretches, marked where the other one has other words."""
+    spans = changed(chosen[:CHARACTERS], rejected[:CHARACTERS])
+    return _stretches(chosen, spans[0]), _stretches(rejected, spans[1])
+
+
+def _stretches(text: str, spans: Sequence[Span]) -> list[Part]:
+    parts, at = [], 0
+    for begin, end in spans:
+        parts += [(text[at:begin], False), (text[begin:end], True)]
+        at = end
+    shown, more = text[at:CHARACTERS], len(text) - CHARACTERS
+    parts.append((f"{shown} … and {more:,} more characters" if more > 0 else shown, False))
+    return [part for part in parts if part[0]]
 
 
 def _shortened(reading: Reading) -> Reading:

@@ -73,7 +73,7 @@ def package(name: str) -> Package:
 
 def _place(name: str, settings: FormsSettings) -> Path:
     """Raises: InputError if the package is not there and cannot be had."""
-    from data_prep.reading.fetch import fetch
+    from data_prep.reading.packages import fetch
 
     given, (pattern, inside) = settings.from_, PUBLISHED[name]
     if given is None:

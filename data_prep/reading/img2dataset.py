@@ -17,7 +17,7 @@ from pyarrow import parquet
 from pydantic import Field
 
 from data_prep.reading import links
-from data_prep.reading.fetched import STATISTICS
+from data_prep.reading.img2dataset_output import STATISTICS
 from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import NonNegativeInt, PositiveInt
 from vlm.contracts.settings import STRICT

@@ -1,4 +1,4 @@
-"""Lists of captions and addresses: checked, and divided into files for the program that fetches the pictures."""
+"""Lists of captions and addresses, tab-separated or parquet: checked, and divided for the program that fetches."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import IO, Literal
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from data_prep.reading.tables import tab_rows
+from data_prep.reading.tables import count_lines, parquet_rows, row_count, tab_rows
 from data_prep.rows import Unfit
 from vlm.contracts.errors import InputError
+from vlm.data.canonical import Origin
 
 log = logging.getLogger(__name__)
 Order = Literal["caption_first", "address_first"]
@@ -28,6 +31,8 @@ ADDRESS = re.compile(r"https?://[^\s/?#]+([/?#].*)?", re.IGNORECASE)
 A_FILE = 1_000_000  # links of one file; img2dataset holds a whole file in memory
 A_SHARD = 10_000  # links of one shard of pictures
 SHARES = ("first", "rest")
+PARQUET = ".parquet"
+COLUMNS = {"image_url": "string", "caption": "string"}
 TABLE = pa.schema([("url", pa.string()), ("caption", pa.string()), ("row", pa.int64())])
 
 
@@ -50,11 +55,52 @@ def check_order(path: Path, order: Order) -> None:
         )
 
 
-def links(path: Path, order: Order) -> Iterator[tuple[int, tuple[str, str] | Unfit]]:
-    """(row from 0, (address, caption)) of each line. The caption may hold tabs, the address never does.
+@dataclass(frozen=True)
+class LinkList:
+    """A published list in one file or, in order, several.
 
-    Raises: as check_order.
+    order: of the columns of a tab-separated file; those of a parquet file have names.
     """
+
+    files: tuple[Path, ...]
+    order: Order
+
+    def check(self) -> None:
+        """Raises: as check_order."""
+        for path in self.files:
+            if path.suffix != PARQUET:
+                check_order(path, self.order)
+
+    def links(self) -> Iterator[tuple[int, tuple[str, str] | Unfit]]:
+        """(row from 0 over all files, (address, caption)) of each row. Raises: as check, and as parquet_rows."""
+        begin = 0
+        for path in self.files:
+            row = -1
+            for row, fields in _parquet_fields(path) if path.suffix == PARQUET else _tab_fields(path, self.order):
+                yield begin + row, _link(fields)
+            begin += row + 1
+
+    def sizes(self) -> list[int]:
+        """Rows of each file."""
+        return [row_count(path) if path.suffix == PARQUET else count_lines(path) for path in self.files]
+
+    def origins(self) -> Callable[[int], Origin]:
+        """Row over all files -> where it stands."""
+        if len(self.files) == 1:
+            name = self.files[0].name
+            return lambda row: Origin(name, row, f"row {row}")
+        ends = list(accumulate(self.sizes()))
+
+        def origin(row: int) -> Origin:
+            number = bisect_right(ends, row)
+            within = row - (ends[number - 1] if number else 0)
+            return Origin(self.files[number].name, within, f"row {row}")
+
+        return origin
+
+
+def _tab_fields(path: Path, order: Order) -> Iterator[tuple[int, tuple[str, str] | Unfit]]:
+    """The caption may hold tabs, the address never does."""
     check_order(path, order)
     for row, fields in tab_rows(path):
         if isinstance(fields, Unfit):
@@ -63,15 +109,24 @@ def links(path: Path, order: Order) -> Iterator[tuple[int, tuple[str, str] | Unf
             yield row, Unfit("row_malformed", f"no tab: {fields[0][:80]!r}")
         else:
             first = order == "address_first"
-            address = fields[0 if first else -1].strip()
-            caption = "\t".join(fields[1:] if first else fields[:-1])
-            if ADDRESS.fullmatch(address):
-                yield row, (address, caption)
-            else:
-                yield row, Unfit("row_malformed", f"{address[:80]!r} is not an address (http://… or https://…)")
+            yield row, (fields[0 if first else -1], "\t".join(fields[1:] if first else fields[:-1]))
 
 
-def split_links(path: Path, order: Order, home: Path) -> Path:
+def _parquet_fields(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    for row, content in parquet_rows(path, COLUMNS, "image_url and caption, as on the hub"):
+        yield row, (content["image_url"] or "", content["caption"] or "")
+
+
+def _link(fields: tuple[str, str] | Unfit) -> tuple[str, str] | Unfit:
+    if isinstance(fields, Unfit):
+        return fields
+    address = fields[0].strip()
+    if not ADDRESS.fullmatch(address):
+        return Unfit("row_malformed", f"{address[:80]!r} is not an address (http://… or https://…)")
+    return address, fields[1]
+
+
+def split_links(published: LinkList, home: Path) -> Path:
     """The list as parquet files below `home`, and its malformed rows; made once.
 
     The first shard's links lie by themselves in "first", all others in "rest", so that a try need not fetch them all.
@@ -86,7 +141,7 @@ def split_links(path: Path, order: Order, home: Path) -> Path:
         for share in SHARES:
             (begun / share).mkdir(parents=True)
         malformed: list[tuple[int, str]] = []
-        good = _well_formed(links(path, order), malformed)
+        good = _well_formed(published.links(), malformed)
         blocks = iter(lambda: list(islice(good, A_SHARD)), [])
         _write(begun / "first" / "00000.parquet", islice(blocks, 1))
         for number, block in enumerate(blocks):

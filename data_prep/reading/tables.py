@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
@@ -60,10 +61,14 @@ def json_rows(path: Path, form: str) -> Iterator[tuple[int, Any | Unfit]]:
 
 def column_names(path: Path) -> list[str]:
     """Of a parquet file. Raises: InputError if it is cut short or is none."""
-    try:
+    with _parquet_told(path):
         return parquet.read_schema(path).names
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is cut short or damaged ({_first_line(error)}); get it again") from error
+
+
+def row_count(path: Path) -> int:
+    """Of a parquet file, by its footer. Raises: InputError if it is cut short or is none."""
+    with _parquet_told(path):
+        return parquet.read_metadata(path).num_rows
 
 
 def parquet_rows(
@@ -133,6 +138,14 @@ def count_lines(path: Path) -> int:
     """Line ends in the file, for progress bars."""
     with path.open("rb") as stream:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(CHUNK), b""))
+
+
+@contextmanager
+def _parquet_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is cut short or damaged ({_first_line(error)}); get it again") from error
 
 
 def _array(path: Path, form: str) -> Iterator[tuple[int, Any]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from heapq import merge
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import ClassVar
 
-from data_prep.reading.fetched import Link, Shard, is_fetched, placeholders, read_shard, shards
 from data_prep.reading.img2dataset import Fetching, fetch_links
-from data_prep.reading.links import SHARES, Order, check_order, links, malformed_links, split_links
-from data_prep.reading.tables import count_lines
+from data_prep.reading.img2dataset_output import Link, Shard, is_fetched, placeholders, read_shard, shards
+from data_prep.reading.links import SHARES, LinkList, Order, malformed_links, split_links
 from data_prep.rows import Inputs, Picture, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT
@@ -26,111 +27,128 @@ AFTER = re.compile(r"(?<=[(\[{])\s+")
 
 @dataclass(frozen=True)
 class ConceptualCaptions:
-    """license: of captions and pictures.   order: of the columns.   detokenize: take white space before punctuation out of captions.   fetching: how img2dataset works.
+    """Rows of each split in turn, in the order of its list.
 
-    lists: split -> file name, in the order of reading; if one is None, the source's `holdout` decides about splits.
+    license: of captions and pictures.   order: of the columns of a tab-separated list.   lists: split -> its file name,
+    in the order of reading; if one is None, the source's `holdout` decides about splits.   tables: split -> pattern of
+    the files of the same list in parquet, as the hub has it.   detokenize: take white space before punctuation out of
+    captions.   fetching: how img2dataset works.
     """
 
     __pydantic_config__: ClassVar = STRICT
     license: str
     order: Order
     lists: dict[str, str | None]
+    tables: dict[str, str]
     detokenize: bool
     fetching: Fetching
 
     def total(self, inputs: Inputs) -> int | None:
         return sum(
-            count_lines(place) if place.is_file() else sum(shard.links for shard in shards(place))
+            sum(place.sizes()) if isinstance(place, LinkList) else sum(shard.links for shard in shards(place))
             for _, place in self._places(inputs.only())
         )
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
-        """Of each split in turn, in the order of its list.
+        """Of img2dataset's output only the tables are written into the manifest: they hold a checksum of every picture.
 
-        Of img2dataset's output only the tables are written into the manifest: they hold a checksum of every picture.
         Raises: InputError for a list with other columns, a failed fetch, or an output of img2dataset that is not whole.
         """
         places = self._places(inputs.only())
         for _, place in places:
-            if place.is_file():
-                check_order(place, self.order)  # of all lists, before hours are spent on the first
+            if isinstance(place, LinkList):
+                place.check()  # of all lists, before hours are spent on the first
         for split, place in places:
             decided = None if None in self.lists.values() else split
-            if place.is_dir():
+            if isinstance(place, Path):
                 found = shards(place)
                 for shard in found if not inputs.dry else ():
                     inputs.note(shard.table)
-                yield from self._converted(decided, None, found, placeholders(found[:1] if inputs.dry else found))
+                repeated = placeholders(found[:1] if inputs.dry else found)
+                for shard in found:
+                    for link in read_shard(shard, numbered=False):
+                        yield self._converted(decided, Origin(shard.table.name, link.row, link.key), link, repeated)
             elif inputs.dry:
                 yield from self._shown(decided, place)
             else:
-                yield from self._fetched(decided, inputs.note(place), inputs)
+                yield from self._fetched(decided, place, inputs)
 
-    def _fetched(self, split: str | None, place: Path, inputs: Inputs) -> Iterator[Row | Skip]:
-        home = inputs.scratch / f"{place.stem}-{inputs.files[-1].sha256[:12]}"
-        made = split_links(place, self.order, home)
-        malformed = (
-            Skip(split, Origin(place.name, row, f"row {row}"), "row_malformed", detail)
-            for row, detail in malformed_links(made)
-        )
-        yield from merge(malformed, self._arrived(split, place, made), key=lambda row: row.origin.row)
+    def _fetched(self, split: str | None, place: LinkList, inputs: Inputs) -> Iterator[Row | Skip]:
+        for path in place.files:
+            inputs.note(path)
+        digest = sha256("".join(file.sha256 for file in inputs.files[-len(place.files) :]).encode()).hexdigest()
+        made = split_links(place, inputs.scratch / f"{place.files[0].stem}-{digest[:12]}")
+        origin = place.origins()
+        malformed = ((row, Skip(split, origin(row), "row_malformed", detail)) for row, detail in malformed_links(made))
+        arrived = self._arrived(split, origin, made, inputs.limit)
+        yield from map(itemgetter(1), merge(malformed, arrived, key=itemgetter(0)))
 
-    def _arrived(self, split: str | None, place: Path, made: Path) -> Iterator[Row | Skip]:
+    def _arrived(
+        self, split: str | None, origin: Callable[[int], Origin], made: Path, limit: int | None
+    ) -> Iterator[tuple[int, Row | Skip]]:
+        """(row of the list, what became of it)."""
         before: list[Shard] = []
-        for share in SHARES:  # a try with limit= ends before the rest is fetched
+        seen = 0
+        for share in SHARES:
+            if limit is not None and seen >= limit:
+                return  # of a try the rest is not fetched
             found = shards(fetch_links(made, share, self.fetching))
-            yield from self._converted(split, place.name, found, placeholders([*before, *found]))
-            before = found
+            repeated = placeholders([*before, *found])
+            for shard in found:
+                for link in read_shard(shard, numbered=True):
+                    at = replace(origin(link.row), id=link.key)
+                    yield link.row, self._converted(split, at, link, repeated)
+            seen, before = sum(shard.links for shard in found), found
 
-    def _places(self, folder: Path) -> list[tuple[str, Path]]:
+    def _places(self, folder: Path) -> list[tuple[str, LinkList | Path]]:
         """(split, its list or its folder of img2dataset's output)."""
         wanted = {split: name for split, name in self.lists.items() if name is not None}
         if is_fetched(folder) and len(wanted) == 1:
             return [(split, folder) for split in wanted]
-        places = []
+        places: list[tuple[str, LinkList | Path]] = []
         for split, name in wanted.items():
-            options = [path for path in (folder / split, folder / name) if path.is_file() or is_fetched(path)]
-            if not options:
+            pattern = self.tables.get(split)
+            if is_fetched(folder / split):
+                places.append((split, folder / split))
+            elif (folder / name).is_file():
+                places.append((split, LinkList((folder / name,), self.order)))
+            elif pattern is not None and (tables := sorted(folder.glob(pattern))):
+                places.append((split, LinkList(tuple(tables), self.order)))
+            else:
                 raise InputError(
-                    f"{folder} has neither {name} nor a folder '{split}' with img2dataset's output (00000.tar, 00000.parquet, "
-                    f"00000_stats.json, …). Put one there, or let pictures of the other list decide: "
-                    f"source.reader.lists.{split}=null 'source.holdout={{split: {split}, every: 200}}'"
+                    f"{folder} has neither {name} nor {pattern} nor a folder '{split}' with img2dataset's output "
+                    "(00000.tar, 00000.parquet, 00000_stats.json, …). Put one there, or let pictures of the other list "
+                    f"decide: source.reader.lists.{split}=null 'source.holdout={{split: {split}, every: 200}}'"
                 )
-            places.append((split, options[0]))
         return places
 
-    def _shown(self, split: str | None, place: Path) -> Iterator[Row | Skip]:
+    def _shown(self, split: str | None, place: LinkList) -> Iterator[Row | Skip]:
         """The first rows of a list, without pictures: a dry run fetches nothing."""
-        for row, link in islice(links(place, self.order), SHOWN):
-            origin = Origin(place.name, row, f"row {row}")
+        origin = place.origins()
+        for row, link in islice(place.links(), SHOWN):
             if isinstance(link, Unfit):
-                yield Skip(split, origin, link.reason, link.detail)
+                yield Skip(split, origin(row), link.reason, link.detail)
             else:
                 address, text = link
                 caption = self._caption(text)[0]
-                yield Row(
-                    split, origin, (Picture(NotFetched(address, caption), address),), self.license, caption=caption
-                )
+                picture = Picture(NotFetched(address, caption), address)
+                yield Row(split, origin(row), (picture,), self.license, caption=caption)
 
-    def _converted(
-        self, split: str | None, table: str | None, found: list[Shard], repeated: dict[str, int]
-    ) -> Iterator[Row | Skip]:
-        for shard in found:
-            for link in read_shard(shard, numbered=table is not None):
-                origin = Origin(table or shard.table.name, link.row, link.key)
-                copies = repeated.get(link.sha256 or "")
-                if link.picture is None:
-                    yield Skip(split, origin, "link_dead", f"{link.fault}: {link.address}")
-                elif copies:
-                    detail = f"{link.address} answers like {copies - 1} other addresses, with the same bytes"
-                    yield Skip(split, origin, "media_placeholder", detail)
-                else:
-                    yield self._row(split, origin, link)
+    def _converted(self, split: str | None, origin: Origin, link: Link, repeated: dict[str, int]) -> Row | Skip:
+        copies = repeated.get(link.sha256 or "")
+        if link.picture is None:
+            return Skip(split, origin, "link_dead", f"{link.fault}: {link.address}")
+        if copies:
+            detail = f"{link.address} answers like {copies - 1} other addresses, with the same bytes"
+            return Skip(split, origin, "media_placeholder", detail)
+        return self._row(split, origin, link)
 
     def _row(self, split: str | None, origin: Origin, link: Link) -> Row:
         assert link.picture is not None
         caption, repaired = self._caption(link.caption)
-        meta = {"url": link.address, "sha256": link.sha256, "original_size": link.original_size}
+        meta = {
+            "url": link.address, "status": link.status, "sha256": link.sha256, "original_size": link.original_size,
+        }  # fmt: skip
         return Row(
             split, origin, (Picture(link.picture, link.address),), self.license, caption=caption,
             meta={name: value for name, value in meta.items() if value is not None}, repaired=repaired,

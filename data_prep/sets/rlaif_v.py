@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_prep.pairs import pair, shown
-from data_prep.reading.tables import parquet_rows
+from data_prep.pairs import json_object, pair, shown
+from data_prep.reading.tables import parquet_rows, row_count
 from data_prep.rows import Inputs, Row, Skip, Unfit
-from data_prep.sets.rlhf_v import count, json_object
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT
 from vlm.data.canonical import Origin
@@ -32,7 +31,7 @@ class RlaifV:
     license: str
 
     def total(self, inputs: Inputs) -> int | None:
-        return sum(count(path) for path in published(inputs))
+        return sum(row_count(path) for path in published(inputs))
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for a file that is missing, foreign or damaged, or JSON of another form."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from data_prep.pairs import changed, pair, shown
-from data_prep.reading.tables import parquet_rows
+from data_prep.pairs import changed, json_object, pair, shown
+from data_prep.reading.tables import parquet_rows, row_count
 from data_prep.rows import Inputs, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import PositiveInt
@@ -42,12 +38,12 @@ class RlhfV:
     expect_rows: PositiveInt | None
 
     def total(self, inputs: Inputs) -> int | None:
-        return count(published(inputs))
+        return row_count(published(inputs))
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for a missing or foreign file, another number of pairs, or JSON of another form."""
         path = published(inputs)
-        found = count(path)
+        found = row_count(path)
         if self.expect_rows not in (None, found):
             raise InputError(
                 f"{path}: expected {self.expect_rows} pairs, found {found}; get the newest revision, or pass "
@@ -75,41 +71,9 @@ class RlhfV:
         return pair(origin, picture, self.license, text["question"], text["chosen"], text["rejected"], meta)
 
 
-def json_object(origin: Origin, column: str, text: str | None, keys: tuple[str, ...]) -> dict[str, str]:
-    """A JSON string with exactly these keys and texts behind them.
-
-    Text in single quotes comes from a re-upload that printed Python objects; it is refused, never evaluated.
-    Raises: InputError for it, for other keys, or if the first row is no JSON; Unfit("row_malformed").
-    """
-    where, form = f"{origin.file} row {origin.row} (from 0): {column}", ", ".join(f'"{key}": "…"' for key in keys)
-    try:
-        content = json.loads(text or "")
-    except (ValueError, RecursionError) as error:
-        if origin.row == 0 or (text or "").lstrip().startswith("{'"):
-            raise InputError(
-                f"{where} is {text!r:.60}, not JSON of the form {{{form}}} ({error}); get the published file"
-            ) from error
-        raise Unfit("row_malformed", f"{column} is no JSON: {error}") from error
-    if not isinstance(content, dict) or set(content) != set(keys):
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{where} has {found}; exactly {{{form}}} is expected; get the published file")
-    for key, value in content.items():
-        if not isinstance(value, str):
-            raise Unfit("row_malformed", f"{key} in {column} is {value!r:.60}, not a text")
-    return content
-
-
 def published(inputs: Inputs) -> Path:
     """Raises: InputError if the file is not there."""
     path = inputs.only() / FILE
     if not path.is_file():
         raise InputError(f"{path} is missing; put the published file there, or give from=openbmb/RLHF-V-Dataset")
     return path
-
-
-def count(path: Path) -> int:
-    """Rows of a parquet file by its footer. Raises: InputError if it has none."""
-    try:
-        return parquet.read_metadata(path).num_rows
-    except pa.ArrowException as error:
-        raise InputError(f"{path} is no complete parquet file ({error}); get it again") from error

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pyarrow import ArrowException, parquet
-
 from data_prep.chats import chat
-from data_prep.reading.tables import parquet_rows
+from data_prep.reading.tables import parquet_rows, row_count
 from data_prep.rows import Inputs, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import STRICT
@@ -40,7 +38,7 @@ class SmolTalk:
     licenses: dict[str, str]
 
     def total(self, inputs: Inputs) -> int | None:
-        return sum(_count(path) for split in SPLITS for path in self._files(inputs, split))
+        return sum(row_count(path) for split in SPLITS for path in self._files(inputs, split))
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """In the files' order. Raises: InputError for a missing or other file, an unknown role or source."""
@@ -86,10 +84,3 @@ class SmolTalk:
                 "name another folder with source.reader.under=FOLDER"
             )
         return files
-
-
-def _count(path: Path) -> int:
-    try:
-        return parquet.read_metadata(path).num_rows
-    except ArrowException as error:
-        raise InputError(f"{path} is cut short or no parquet file ({error}); get it again") from error

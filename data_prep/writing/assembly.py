@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,9 +16,10 @@ from data_prep.settings import SourceSettings
 from data_prep.work import Kept
 from data_prep.writing.journal import Journal
 from data_prep.writing.manifest import Identity, write_manifest
-from data_prep.writing.shard import ShardWriter, write_sealed
+from data_prep.writing.shard import ShardWriter, seal
 from data_prep.writing.tally import Tally
-from vlm.contracts.errors import InputError
+from data_prep.writing.unchanged import Unchanged
+from vlm.contracts.errors import InputError, RunError
 from vlm.data.canonical import TextPart
 from vlm.data.shards import key_of
 
@@ -41,7 +43,7 @@ class Assembly:
         try:
             state = self._state()
             self.next: int = state.get("next", 0)
-            self._files_before = [SourceFile(**file) for file in state.get("files", ())]
+            self._unchanged = Unchanged([SourceFile(**file) for file in state.get("files", ())], root)
             self.budget = Budget(source.budget, state.get("budget"))
             tallies, writers = state.get("tallies", {}), state.get("writers", {})
             self.tallies = {split: Tally(tallies.get(split)) for split in source.expected}
@@ -70,8 +72,11 @@ class Assembly:
 
     def take(self, number: int, outcome: Kept | Skip, files: Sequence[SourceFile]) -> None:
         """The next row. files: read so far. Raises: OverBudget; InputError if a file has changed meanwhile."""
-        if self._files_before:
-            self._check_unchanged(files)
+        self._unchanged.check(files)
+        if number < self.next or (number > self.next and not self.identity.first_rows):
+            raise RunError(
+                f"{self.source.name}: row {number} came where row {self.next} was due; nothing can be left out"
+            )
         skip = outcome if isinstance(outcome, Skip) else self._twin(outcome)
         completed = False
         if isinstance(outcome, Kept) and skip is None:
@@ -81,14 +86,6 @@ class Assembly:
         self.next = number + 1
         if completed or time.monotonic() > self._saved + SAVE_S:
             self.save(files)
-
-    def _check_unchanged(self, files: Sequence[SourceFile]) -> None:
-        for before, now in zip(self._files_before, files, strict=False):
-            if before != now:
-                raise InputError(
-                    f"{now.file} has changed since this preparation was begun. To begin anew: rm -r {self.root}"
-                )
-        self._files_before = []
 
     def _twin(self, kept: Kept) -> Skip | None:
         """A row that the set's rule on duplicates leaves out; others are noted and counted."""
@@ -154,7 +151,7 @@ class Assembly:
     def finish(self, files: Sequence[SourceFile]) -> list[dict[str, Any]]:
         """Completes every split. Returns: the manifests. Raises: OverBudget; InputError if a split would be empty."""
         self.budget.enforce()
-        self._check_unchanged(files)
+        self._unchanged.check(files, at_end=True)
         self._leave_out_empty()
         self.save(files)
         found = sum(tally.rows_in for tally in self.tallies.values())
@@ -192,8 +189,11 @@ class Assembly:
         """Writes every skipped row with its reason into refused.jsonl, for a source that is over its budget."""
         for writer in self.writers.values():
             writer.flush()
-        parts = [self.root / split / "skipped.jsonl.part" for split in self.writers]
-        write_sealed(self.refused, b"".join(path.read_bytes() for path in parts))
+        with self.refused.with_name("refused.jsonl.part").open("wb") as target:
+            for split in self.writers:
+                with (self.root / split / "skipped.jsonl.part").open("rb") as skips:
+                    shutil.copyfileobj(skips, target)
+            seal(target, self.refused)
 
     def interrupt(self) -> None:
         """After an error or a stop: what was saved last stays for the same command; if nothing was, all goes."""

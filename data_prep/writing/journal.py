@@ -110,6 +110,6 @@ class Journal:
 
 
 def discard(root: Path) -> None:
-    """Removes the journal of a preparation that is finished or given up."""
-    for path in root.glob(f"{FILE}*"):
-        path.unlink()
+    """Removes the journal of a preparation that is finished or given up, and what helped to write its indexes."""
+    for path in (*root.glob(f"{FILE}*"), *root.glob("*/index.npy.part")):
+        path.unlink(missing_ok=True)

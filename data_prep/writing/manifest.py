@@ -16,6 +16,7 @@ from data_prep.settings import SourceSettings
 from data_prep.writing.card import card
 from data_prep.writing.shard import ShardWriter, write_sealed
 from data_prep.writing.tally import Tally
+from vlm.contracts.errors import RunError
 from vlm.data.canonical import FORMAT, to_json
 from vlm.data.pictures import open_picture
 from vlm.data.shards import ShardSet
@@ -57,7 +58,8 @@ def write_manifest(
     """Completes the split: index, then card.md, then manifest.json last. whole: what is known of the whole
     set, `splits` and `commonest_texts`."""
     left, right = tally.rows_in, writer.samples + sum(tally.sorted("skipped").values()) + tally.merged
-    assert left == right, f"{source.name}/{split}: {left} rows in, but {right} accounted for"
+    if left != right:
+        raise RunError(f"{source.name}/{split}: {left} rows in, but {right} accounted for; no manifest is written")
     index = writer.finish()
     expected = source.expected[split]
     manifest: dict[str, Any] = {
@@ -74,7 +76,11 @@ def write_manifest(
         "kind": tally.sorted("kinds"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "source": [asdict(file) for file in inputs],
-        "license": {"counts": tally.sorted("licenses"), "flags": _flags(source, tally)},
+        "license": {
+            "counts": tally.sorted("licenses"),
+            "flags": _flags(source, tally),
+            "texts": {name: _text_of(name) for name in tally.sorted("licenses")},
+        },
         "counts": {
             "rows_in": tally.rows_in,
             "rows_split": 0,
@@ -145,3 +151,8 @@ def _flags(source: SourceSettings, tally: Tally) -> dict[str, list[str]]:
         for flag in source.licenses[license]:
             flags.setdefault(flag, []).append(license)
     return dict(sorted(flags.items()))
+
+
+def _text_of(license: str) -> str | None:
+    """Address of a licence's text; house terms have none that is known here."""
+    return None if license.startswith("LicenseRef-") else f"https://spdx.org/licenses/{license}.html"

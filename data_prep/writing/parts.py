@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import logging
-import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import TypeAdapter
 
 from data_prep.budget import Budget
+from data_prep.reading.archive import sha256_of
 from data_prep.rows import Skip, SourceFile
 from data_prep.settings import PrepareSettings
 from data_prep.work import Kept, Numbered, Outcome, Same
 from data_prep.writing.manifest import Identity
 from data_prep.writing.shard import END, member, seal, write_sealed
+from data_prep.writing.unchanged import Unchanged
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Origin, from_json, to_json
 
 log = logging.getLogger(__name__)
 BLOCK_ROWS = 64  # neighbouring rows that stay in one part, so that they are read from the same place
-NAME = re.compile(r"outcomes-(\d{12})-(\d{12})\.tar")  # first row, and the one behind the last
+RECORD = "part.json"
 FILE_BYTES = 256_000_000
 
 
 class PartLog:
     """`<out>/<set>/part-i-of-n/`: what became of the rows of every n-th block, in files of at most 256 MB.
 
-    A file that exists is complete; the same command goes on behind the last one. part.json comes last.
+    part.json lists the files that are complete, with their checksums; the same command goes on behind the last one.
     """
 
     def __init__(self, root: Path, settings: PrepareSettings, identity: Identity) -> None:
@@ -40,27 +42,37 @@ class PartLog:
         self.settings, self.identity = settings, identity
         self.index, self.of = map(int, settings.part.split("/"))
         self.directory = root / settings.part_name
-        self.next = 0  # rows before it are in complete files
         self.rows = 0  # of the whole source, once all were seen
-        self._stream: Any = None
+        self.sealed: list[
+            dict[str, Any]
+        ] = []  # complete files: name, next (row behind the last), outcomes, bytes, sha256
+        self._unchanged = Unchanged((), self.directory)
+        self._stream: BinaryIO | None = None
         self._budget = Budget(settings.source.budget)
 
     def __enter__(self) -> PartLog:
-        head = json.dumps({"identity": self.identity.unfinished, "of": self.of})
-        begun = self.directory / "begun.json"
-        if begun.is_file() and begun.read_text() != head:
-            raise InputError(
-                f"{self.directory} was begun with other settings; start it anew with: rm -r {self.directory}"
-            )
-        write_sealed(begun, head.encode())
-        for path in self.directory.glob("*.part"):
-            path.unlink()
-        self.next = max((int(found[2]) for found in _files(self.directory)), default=0)
+        if (self.directory / RECORD).is_file():
+            record = read_part(self.directory)
+            if record["identity"] != asdict(self.identity) or record["part"] != [self.index, self.of]:
+                raise InputError(
+                    f"{self.directory} was begun with other settings; start it anew with: rm -r {self.directory}"
+                )
+            self.sealed = record["sealed"]
+            self._unchanged = Unchanged([SourceFile(**file) for file in record["files"]], self.directory)
+        known = {entry["name"] for entry in self.sealed}
+        for path in self.directory.glob("outcomes-*"):
+            if path.name not in known:
+                path.unlink()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.close()
+
+    @property
+    def next(self) -> int:
+        """Rows before it are in complete files."""
+        return self.sealed[-1]["next"] if self.sealed else 0
 
     def has(self, number: int) -> bool:
         """Whether this part is to convert the row."""
@@ -69,36 +81,32 @@ class PartLog:
     def write(
         self, found: Iterable[Outcome], files: list[SourceFile], progress: Callable[[int], None]
     ) -> dict[str, Any]:
-        """Returns: counts. Raises: OverBudget, for the rows of this start."""
+        """files: read so far, it grows. Returns: what is known of the part. Raises: OverBudget for what stands out in any
+        10,000 rows (a share may be worse than the whole, which the merge judges); InputError if a file has changed.
+        """
         for number, outcome in found:
+            self._unchanged.check(files)
             self._take(number, outcome)
+            if self._bytes >= FILE_BYTES:
+                self._seal(number + 1)
+                self._record(files, complete=False)
             progress(number)
-        self._budget.enforce()
-        self._seal(self.rows)
-        settings = json.loads(TypeAdapter(PrepareSettings).dump_json(self.settings, by_alias=True))
-        content = {
-            "part": [self.index, self.of],
-            "rows": self.rows,
-            "identity": asdict(self.identity),
-            "files": [asdict(file) for file in files],
-            "settings": settings,
-        }
-        write_sealed(self.directory / "part.json", json.dumps(content, indent=1).encode())
-        log.info("%s: part %d of %d is complete; when all are: python -m data_prep.merge", *self._told())
-        return {
-            "set": self.settings.source.name,
-            "part": self.settings.part,
-            "dir": str(self.directory),
-            "rows": self.rows,
-        }
-
-    def _told(self) -> tuple[str, int, int]:
-        return self.settings.source.name, self.index, self.of
+        self._unchanged.check(files, at_end=True)
+        if self._stream is not None:
+            self._seal(self.rows)
+        self._record(files, complete=True)
+        name, told = (
+            self.settings.source.name,
+            {"part": self.settings.part, "dir": str(self.directory), "rows": self.rows},
+        )
+        log.info("%s: part %s is complete; when all are: python -m data_prep.merge parts=[DIR,…]", name, told["part"])
+        return {"set": name, **told}
 
     def _take(self, number: int, outcome: Kept | Skip) -> None:
         if self._stream is None:
-            self._first, self._bytes = number, 0
-            self._stream = (self.directory / "outcomes.part").open("wb")
+            self._name, self._bytes, self._outcomes = f"outcomes-{number:012d}.tar", 0, 0
+            self._stream = (self.directory / f"{self._name}.part").open("wb")
+            self._hash = hashlib.sha256()
         name = f"{number:012d}"
         members = [member(f"{name}.json", _to_json(outcome))]
         if isinstance(outcome, Skip):
@@ -106,19 +114,51 @@ class PartLog:
         else:
             members += [member(f"{name}.{i}", data) for i, data in enumerate(outcome.payloads)]
             self._budget.kept(1 + outcome.merged)
-        self._stream.write(block := b"".join(members))
-        self._bytes += len(block)
-        if self._bytes >= FILE_BYTES:
-            self._seal(number + 1)
+        self._outcomes += 1
+        self._put(self._stream, b"".join(members))
 
-    def _seal(self, stop: int) -> None:
-        if self._stream is None:
-            return
-        self._stream.write(END)
-        name = f"outcomes-{self._first:012d}-{stop:012d}.tar"
-        (self.directory / "outcomes.part").rename(self.directory / f"{name}.part")
-        seal(self._stream, self.directory / name)
+    def _put(self, stream: BinaryIO, block: bytes) -> None:
+        stream.write(block)
+        self._hash.update(block)
+        self._bytes += len(block)
+
+    def _seal(self, behind: int) -> None:
+        """behind: number of the row behind the last one of the file."""
+        assert self._stream is not None
+        self._put(self._stream, END)
+        seal(self._stream, self.directory / self._name)
+        entry = {"name": self._name, "next": behind, "outcomes": self._outcomes, "bytes": self._bytes}
+        self.sealed.append({**entry, "sha256": self._hash.hexdigest()})
         self._stream = None
+
+    def _record(self, files: list[SourceFile], complete: bool) -> None:
+        settings = json.loads(TypeAdapter(PrepareSettings).dump_json(self.settings, by_alias=True))
+        content = {
+            "part": [self.index, self.of],
+            "complete": complete,
+            "rows": self.rows,
+            "identity": asdict(self.identity),
+            "files": [asdict(file) for file in files],
+            "sealed": self.sealed,
+            "settings": settings,
+        }
+        write_sealed(self.directory / RECORD, json.dumps(content, indent=1).encode())
+
+
+def read_part(directory: Path) -> dict[str, Any]:
+    """What part.json says. Raises: InputError if there is none, or it is damaged."""
+    path = directory / RECORD
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory} is no part of a set (no {RECORD}); give folders that python -m data_prep.prepare part=i/n wrote"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); remove {directory} and run its part again") from error
+    if not isinstance(content, dict) or not {"part", "complete", "sealed"} <= content.keys():
+        raise InputError(f"{path} is damaged (keys are missing); remove {directory} and run its part again")
+    return content
 
 
 def of_part(rows: Iterable[Numbered], part: PartLog) -> Iterator[Numbered]:
@@ -129,19 +169,23 @@ def of_part(rows: Iterable[Numbered], part: PartLog) -> Iterator[Numbered]:
             yield number, row
 
 
-def merged(directories: Iterable[Path]) -> Iterator[Outcome]:
-    """The outcomes of all parts in the order of the source's rows."""
-    return heapq.merge(*map(_outcomes, directories), key=lambda entry: entry[0])
+def merged(parts: Mapping[Path, Mapping[str, Any]]) -> Iterator[Outcome]:
+    """The outcomes of all parts in the order of the source's rows. parts: folder -> what its part.json says.
+
+    Raises: InputError for a file that is missing, or not as it was written.
+    """
+    readers = [_outcomes(directory, part["sealed"]) for directory, part in parts.items()]
+    return heapq.merge(*readers, key=lambda entry: entry[0])
 
 
-def _outcomes(directory: Path) -> Iterator[Outcome]:
-    for found in _files(directory):
-        path = directory / found[0]
-        try:
-            with tarfile.open(path, "r:") as archive:
-                yield from _of_archive(archive)
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}); remove it and run its part again") from error
+def _outcomes(directory: Path, sealed: Iterable[Mapping[str, Any]]) -> Iterator[Outcome]:
+    for entry in sealed:
+        path = directory / entry["name"]
+        if not path.is_file() or sha256_of(path) != entry["sha256"]:
+            what = "is not as it was written" if path.is_file() else "is missing"
+            raise InputError(f"{path} {what}; remove {directory} and run its part again")
+        with tarfile.open(path, "r:") as archive:
+            yield from _of_archive(archive)
 
 
 def _of_archive(archive: tarfile.TarFile) -> Iterator[Outcome]:
@@ -156,15 +200,10 @@ def _of_archive(archive: tarfile.TarFile) -> Iterator[Outcome]:
         pictures = []
         for _ in told.get("sources", ()):
             following = archive.next()
-            if following is None or not following.name.startswith(f"{number:012d}."):
-                raise ValueError(f"a picture of row {number} is missing")
+            assert following is not None, f"a picture of row {number} is missing"
             pictures.append(content(following))
         archive.members = []  # type: ignore[attr-defined]  # or it would remember every member
         yield number, _from_json(told, pictures)
-
-
-def _files(directory: Path) -> list[re.Match[str]]:
-    return [found for path in sorted(directory.iterdir()) if (found := NAME.fullmatch(path.name))]
 
 
 def _to_json(outcome: Kept | Skip) -> bytes:

@@ -208,6 +208,11 @@ def seal(stream: BinaryIO, path: Path) -> None:
     os.fsync(stream.fileno())
     stream.close()
     os.replace(_at(path), path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too
+    finally:
+        os.close(folder)
 
 
 def member(name: str, data: bytes) -> bytes:

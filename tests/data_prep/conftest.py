@@ -33,7 +33,7 @@ def prepare(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
             config = OmegaConf.to_container(
                 compose("prepare", [*given, *([f"from={folder}"] if folder else [])]), resolve=True
             )
-        return convert.prepare(*check(config))  # type: ignore[arg-type]
+        return convert.prepare(*check(config), given)  # type: ignore[arg-type]
 
     return run
 

@@ -97,7 +97,7 @@ def test_what_carries_loss_is_marked_and_nothing_else(page: Page) -> None:
 
 
 def test_the_words_that_differ_are_marked_in_both_answers(text: str) -> None:
-    assert re.findall(r"<mark>(.*?)</mark>", text) == [" two books", " there.", " a cat", " there, asleep."]
+    assert re.findall(r"<mark>(.*?)</mark>", text) == ["two books", "a cat", ", asleep"]
 
 
 def test_texts_of_the_data_stay_texts(text: str, page: Page) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from data_prep.reading import tables
 from data_prep.verify import verify_shards
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
@@ -150,13 +151,38 @@ def test_what_no_budget_covers_is_refused_at_once(prepare, folder: Path, row: An
         prepare("chat_jsonl", folder)
 
 
-def test_a_file_of_another_form_is_refused_by_its_first_line(prepare, folder: Path) -> None:
-    (folder / "chats.jsonl").write_text("[\n")
-    with pytest.raises(InputError, match=r"chats.jsonl line 1 is no JSON.*each line is"):
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (b"{not json", r"line 1 is not JSON .*each line is"),
+        (b'{"messages": "\xff"}', r"line 1 is not JSON .*each line is"),
+        (b'{"messages": [], "score": NaN}', r"line 1 is not JSON .*each line is"),
+        (b'{"text": "Q"}', r"line 1 is no object with a list of messages or conversations; each line is"),
+        (b"[{}]", r"holds one JSON array; write each of its objects on a line of its own"),
+        (b"plain text", r"begins with 'plain text"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_by_its_first_line(prepare, folder: Path, first: bytes, message: str) -> None:
+    (folder / "chats.jsonl").write_bytes(first + b"\n" + json.dumps(chat("Q")).encode())
+    with pytest.raises(InputError, match=message):
         prepare("chat_jsonl", folder)
+
+
+def test_a_later_line_that_is_not_utf_8_is_one_bad_row(prepare, folder: Path, tmp_path: Path) -> None:
+    with (folder / "chats.jsonl").open("ab") as stream:
+        stream.write(b'{"messages": "\xff"}\n')
+    prepare("chat_jsonl", folder)
+    assert skipped(tmp_path / "out") == {60: "row_malformed"}
+
+
+def test_one_file_of_rows_is_needed(prepare, folder: Path) -> None:
     (folder / "chats.jsonl").rename(folder / "chats.json")
     with pytest.raises(InputError, match=r"exactly one file of rows \(chats.jsonl\), found: none"):
         prepare("chat_jsonl", folder)
-    (folder / "chats.jsonl").write_bytes(json.dumps(chat("Q")).encode() + b"\n\xff\n")
-    with pytest.raises(InputError, match="line 2 is not UTF-8"):
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(prepare, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "LONGEST", 1 << 10)
+    add(folder, chat("word " * 300))
+    with pytest.raises(InputError, match=r"the line at byte \d+ is longer than"):
         prepare("chat_jsonl", folder)

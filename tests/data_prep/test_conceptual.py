@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import shutil
 import tarfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from data_prep.reading import fetched, links
+from data_prep.reading import img2dataset_output, links
 from data_prep.rows import Unfit
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
@@ -87,9 +88,9 @@ def test_the_captions_tabs_stay_and_the_address_is_at_its_end(tmp_path: Path) ->
     row = f"one\ttwo\t{address(1)}\n"
     path = tmp_path / CC3M
     path.write_text(row)
-    assert list(links.links(path, "caption_first")) == [(0, (address(1), "one\ttwo"))]
+    assert list(links.LinkList((path,), "caption_first").links()) == [(0, (address(1), "one\ttwo"))]
     path.write_text(f"{address(1)}\tone\ttwo <PERSON>\n")
-    assert list(links.links(path, "address_first")) == [(0, (address(1), "one\ttwo <PERSON>"))]
+    assert list(links.LinkList((path,), "address_first").links()) == [(0, (address(1), "one\ttwo <PERSON>"))]
 
 
 @pytest.mark.parametrize(
@@ -118,14 +119,16 @@ def test_a_list_whose_columns_cannot_be_told_is_refused(tmp_path: Path, rows: li
     path = tmp_path / CC3M
     path.write_text("\n".join(rows))
     with pytest.raises(InputError, match=message):
-        next(links.links(path, "caption_first"))
+        next(links.LinkList((path,), "caption_first").links())
 
 
 def test_rows_without_a_tab_or_with_another_kind_of_address_are_malformed(tmp_path: Path) -> None:
     path = write_list(tmp_path / CC3M, 300)
     with path.open("ab") as stream:
         stream.write(b"no tab\ncaption\tfile:///secret\n\xff\thttp://a.example\na\0b\thttp://a.example\n\n")
-    found = [(row, link.reason) for row, link in links.links(path, "caption_first") if isinstance(link, Unfit)]
+    found = [
+        (row, link.reason) for row, link in links.LinkList((path,), "caption_first").links() if isinstance(link, Unfit)
+    ]
     assert found == [(row, "row_malformed") for row in range(300, 305)]
 
 
@@ -134,12 +137,41 @@ def test_links_are_handed_over_as_parquet_because_captions_hold_quotation_marks(
     monkeypatch.setattr(links, "A_FILE", 20)
     path = write_list(tmp_path / CC3M, 300)
     path.write_text(path.read_text().replace(f"{caption(7)}\t", "no tab "))
-    made = links.split_links(path, "caption_first", tmp_path / "home")
+    made = links.split_links(links.LinkList((path,), "caption_first"), tmp_path / "home")
     tables = [parquet.read_table(file) for file in sorted(made.glob("*/*.parquet"))]
     assert [table.num_rows for table in tables] == [10] + [20] * 14 + [9]
     rows = [row for table in tables for row in table.to_pylist()]
     assert rows[6:8] == [{"url": address(n), "caption": caption(n), "row": n} for n in (6, 8)]
     assert [row for row, _ in links.malformed_links(made)] == [7]
+
+
+def as_on_the_hub(folder: Path, name: str, rows: range, **changes: Any) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = [{"image_url": changes.get("url", address(n)), "caption": caption(n)} for n in rows]
+    parquet.write_table(pa.Table.from_pylist(found), path)
+    return path
+
+
+def test_the_lists_of_the_hub_are_read_like_the_published_ones(prepare, program: Path, tmp_path: Path) -> None:
+    first = as_on_the_hub(tmp_path / "in", "data/train-00000-of-00002.parquet", range(8))
+    second = as_on_the_hub(tmp_path / "in", "data/train-00001-of-00002.parquet", range(8, 20))
+    assert [row for row, _ in links.LinkList((first, second), "address_first").links()] == list(range(20))
+    shard(tmp_path / "served", "00000", [{**(dead(n) if n in (2, 9) else good(n)), "row": n} for n in range(20)])
+    (manifest,) = prepare("cc12m", tmp_path / "in", f"source.reader.fetching.program={program}")
+    assert manifest["counts"]["samples_out"] == 18
+    assert [file["file"] for file in manifest["source"]] == [f"data/{path.name}" for path in (first, second)]
+    lines = map(json.loads, (tmp_path / "out/cc12m/train/skipped.jsonl").read_text().splitlines())
+    assert [(line["file"], line["row"]) for line in lines] == [(first.name, 2), (second.name, 1)]
+
+
+def test_a_dry_run_of_the_hubs_lists_finds_each_split_and_bad_addresses(prepare, tmp_path: Path) -> None:
+    as_on_the_hub(tmp_path / "in", "unlabeled/train-00000-of-00002.parquet", range(30))
+    as_on_the_hub(tmp_path / "in", "unlabeled/train-00001-of-00002.parquet", range(30, 31), url="ftp://pics.example/1")
+    as_on_the_hub(tmp_path / "in", "unlabeled/validation-00000-of-00001.parquet", range(20))
+    (told,) = prepare("cc3m", tmp_path / "in", "dry_run=true", "++source.budget.row_malformed=5")
+    assert {split: counts["rows_in"] for split, counts in told["splits"].items()} == {"train": 31, "val": 20}
+    assert told["splits"]["train"]["skipped"]["row_malformed"] == 1
 
 
 def test_a_dry_run_shows_the_first_rows_and_fetches_nothing(prepare, tmp_path: Path) -> None:
@@ -153,7 +185,8 @@ def test_a_dry_run_shows_the_first_rows_and_fetches_nothing(prepare, tmp_path: P
 def test_a_missing_list_is_named_with_the_way_to_do_without(prepare, tmp_path: Path) -> None:
     write_list(tmp_path / "in" / CC3M, 20)
     with pytest.raises(
-        InputError, match=rf"neither {CC3M_VAL} nor a folder 'val'.*source.reader.lists.val=null .source.holdout="
+        InputError,
+        match=rf"neither {CC3M_VAL} nor .* nor a folder 'val'.*source.reader.lists.val=null .source.holdout=",
     ):
         prepare("cc3m", tmp_path / "in")
 
@@ -191,7 +224,8 @@ def test_a_list_is_fetched_and_its_pictures_converted_in_its_order(prepare, prog
     assert order == sorted(order)
     assert set(order) <= {n for n in range(30) if n % 3 and n != 2}
     assert shards[0].meta["url"] == address(order[0])
-    assert shards[0].meta["original_size"] == [40, 32]
+    assert (shards[0].meta["status"], shards[0].meta["original_size"]) == ("success", [40, 32])
+    assert len(shards[0].meta["sha256"]) == 64
     called = (tmp_path / "called").read_text().splitlines()
     assert {"--input_format=parquet", "--resize_mode=keep_ratio", "--user_agent_token=vlm-data-prep"} <= set(called)
 
@@ -204,6 +238,20 @@ def test_a_try_fetches_the_first_shard_only(prepare, program: Path, tmp_path: Pa
     assert manifest["counts"]["samples_out"] == 5
     called = (tmp_path / "called").read_text().splitlines()
     assert [Path(word).name for word in called if word.startswith("--url_list")] == ["first"]
+
+
+def test_a_try_of_two_lists_fetches_the_first_shard_of_each(
+    prepare, program: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(links, "A_SHARD", 10)
+    write_list(tmp_path / "in" / CC3M, 30)
+    write_list(tmp_path / "in" / CC3M_VAL, 20)
+    shard(tmp_path / "served", "00000", [good(n, row=n) for n in range(10)])
+    ours = (f"source.reader.fetching.program={program}", "limit=10", "source.duplicates=keep")
+    manifests = prepare("cc3m", tmp_path / "in", *ours)
+    assert [manifest["counts"]["samples_out"] for manifest in manifests] == [10, 10]
+    called = (tmp_path / "called").read_text().splitlines()
+    assert [Path(word).name for word in called if word.startswith("--url_list")] == ["first", "first"]
 
 
 def test_what_is_fetched_already_is_not_fetched_again(prepare, program: Path, tmp_path: Path) -> None:
@@ -261,10 +309,11 @@ def test_an_output_of_the_program_is_converted_as_it_lies_there(prepare, output:
     assert manifest["license"]["flags"] == {"no_media_rights": ["LicenseRef-GoogleCC"]}
 
 
-def test_pictures_are_read_in_other_processes_with_the_same_bytes(prepare, output: Path, tmp_path: Path) -> None:
-    alone = prepare("cc12m", output)
-    helped = prepare("cc12m", output, "workers=2", f"out={tmp_path / 'helped'}")
-    assert [m["shards"] for m in alone] == [m["shards"] for m in helped]
+def test_pictures_can_be_sent_to_other_processes_before_they_are_read(output: Path) -> None:
+    found = [link for part in img2dataset_output.shards(output) for link in img2dataset_output.read_shard(part, False)]
+    sent = [pickle.dumps(link.picture) for link in found]
+    assert max(map(len, sent)) < 500
+    assert [pickle.loads(one).read() for one in sent] == [encoded(picture(n), "JPEG") for n in range(24)]
 
 
 def test_a_dry_run_reads_an_output_and_writes_nothing(prepare, output: Path, tmp_path: Path) -> None:
@@ -384,4 +433,4 @@ def test_columns_that_people_kept_do_not_matter_nor_do_missing_checksums(prepare
 
 
 def test_the_addresses_of_placeholders_take_little_memory(output: Path) -> None:
-    assert fetched.placeholders(fetched.shards(output)) == {}
+    assert img2dataset_output.placeholders(img2dataset_output.shards(output)) == {}

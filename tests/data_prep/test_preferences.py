@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from data_prep.pairs import changed
+from data_prep.pairs import changed, shown
 from data_prep.rows import Inputs, Row
 from data_prep.sets.preference_jsonl import PreferenceJsonl
 from data_prep.sets.rlaif_v import RlaifV
@@ -241,6 +241,20 @@ def test_an_index_of_the_other_sets_type_is_refused(tmp_path: Path) -> None:
         list(RlhfV("CC-BY-NC-4.0", None).rows(Inputs({"from": folder})))
 
 
+@pytest.mark.parametrize(
+    ("inside", "beside", "name"),
+    [
+        ("7.jpg", "coco/train2014/COCO_train2014_000000000025.jpg", "coco/train2014/COCO_train2014_000000000025.jpg"),
+        ("000000000025.jpg", "COCO_val2014_000000000030.jpg", "000000000025.jpg"),
+        ("7.jpg", "not/a/file.jpg", "7.jpg"),
+        (None, "not/a/file.jpg", "not/a/file.jpg"),
+        (None, None, ""),
+    ],
+)
+def test_a_picture_goes_by_whichever_name_tells_its_coco_number(inside, beside, name: str) -> None:
+    assert shown({"bytes": b"data", "path": inside}, beside).name == name
+
+
 # --- a user's own
 
 
@@ -291,6 +305,7 @@ def test_own_pairs_come_from_a_prompt_or_from_turns(tmp_path: Path) -> None:
 def test_each_fault_of_own_pairs_is_skipped_by_its_name(prepare, tmp_path: Path) -> None:
     faults: list[tuple[Any, str]] = [
         ("{", "row_malformed"),
+        ('{"prompt": "a", "chosen": "b", "rejected": "c", "score": NaN}', "row_malformed"),
         ({"prompt": "a", "chosen": "b"}, "row_malformed"),
         (pair(0, chosen=3), "row_malformed"),
         (pair(0, images="a.png", chosen=["x", "y"]), "row_malformed"),
@@ -335,7 +350,7 @@ def test_own_pairs_of_another_form_are_refused_with_the_right_one(prepare, tmp_p
 def test_one_file_of_pairs_is_needed(prepare, tmp_path: Path) -> None:
     folder = own(tmp_path / "in", [pair(0)])
     (folder / "more.jsonl").write_text("{}")
-    with pytest.raises(InputError, match=r"exactly one file of pairs .*more.jsonl, pairs.jsonl"):
+    with pytest.raises(InputError, match=r"exactly one file of rows .*more.jsonl, pairs.jsonl"):
         prepare("preference_jsonl", folder)
 
 

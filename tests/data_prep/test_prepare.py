@@ -134,7 +134,8 @@ def test_a_refused_folder_exits_with_2_and_a_disk_that_fails_with_1(folder: Path
     assert "Traceback" not in failed.stderr
 
 
-def test_ctrl_c_leaves_no_manifest_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_no_manifest_and_says_how_to_go_on(folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     table = folder / "captions.tsv"
     table.write_text("".join(f"{number % 60}.png\ta kite {number}\n" for number in range(200_000)))
     arguments = ["source=caption_table", f"from={folder}", f"out={tmp_path / 'out'}"]
@@ -144,7 +145,7 @@ def test_ctrl_c_leaves_no_manifest_and_says_how_to_go_on(folder: Path, tmp_path:
     while not list((tmp_path / "out").rglob("*.part")):
         time.sleep(0.01)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 75
     assert "the same command goes on" in told

@@ -54,7 +54,9 @@ ANY_DIGITS = "source.reader.checksums=null"
 def test_mnist_gives_grey_png_and_the_digits_name(prepare, digits: Path, tmp_path: Path) -> None:
     train, test = prepare("mnist", digits, ANY_DIGITS)
     assert (train["counts"]["samples_out"], test["counts"]["samples_out"]) == (30, 10)
-    assert train["license"] == {"counts": {"CC-BY-SA-3.0": 30}, "flags": {"share_alike": ["CC-BY-SA-3.0"]}}
+    assert train["license"]["counts"] == {"CC-BY-SA-3.0": 30}
+    assert train["license"]["flags"] == {"share_alike": ["CC-BY-SA-3.0"]}
+    assert train["license"]["texts"] == {"CC-BY-SA-3.0": "https://spdx.org/licenses/CC-BY-SA-3.0.html"}
     shards = ShardSet(tmp_path / "out/mnist/train")
     assert [shards[row].turns[1].parts[0] for row in range(4)] == ["zero", "one", "two", "three"]
     assert shards[0].turns[0].parts == (0,)

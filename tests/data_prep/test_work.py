@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from data_prep.verify import verify_shards
 from tests import hf_folder
 from tests.data_prep.conftest import encoded, picture
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import ConfigError, InputError
 from vlm.data.shards import ShardSet
 
 
@@ -146,3 +147,55 @@ def test_the_first_rows_of_a_set_may_hold_none_for_one_of_its_splits(prepare, wr
     assert manifest["counts"]["samples_out"] == 3
     assert "left out: chat_jsonl/val would hold no samples" in caplog.text
     assert prepare("chat_jsonl", write(), "limit=3", "source.holdout.every=1000") == [manifest], "found prepared"
+
+
+def test_a_picture_that_is_held_out_is_never_trained_on(prepare, write, tmp_path: Path) -> None:
+    pairs = [
+        chat(number, f"both {number}", images=[f"{number}.png", f"{(number * 7 + 1) % 60}.png"]) for number in range(60)
+    ]
+    for pair in pairs:
+        pair["messages"][0]["content"] = "<image><image>The same?"
+    prepare("chat_jsonl", write(*pairs), "source.holdout.every=5")
+    media = {}
+    for split in ("train", "val"):
+        shards = ShardSet(tmp_path / "out/chat_jsonl" / split)
+        media[split] = [{medium.sha256 for medium in shards.read(row)[0].media} for row in range(len(shards))]
+    alone = {next(iter(found)) for found in media["val"] if len(found) == 1}
+    assert alone
+    assert not any(found & alone for found in media["train"])
+    assert any(len(found) == 2 for found in media["val"])
+
+
+def test_a_file_name_that_is_not_utf_8_is_stored_spelt_out(prepare, tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    for number in range(40):
+        (home / f"{number}.png").write_bytes(encoded(picture(number)))
+        (home / f"{number}.txt").write_text(f"caption {number}")
+    Path(os.fsdecode(bytes(home) + b"/odd-\xff.png")).write_bytes(encoded(picture(77)))
+    Path(os.fsdecode(bytes(home) + b"/odd-\xff.txt")).write_text("an odd one")
+    prepare("folder", home)
+    names = []
+    for split in ("train", "val"):
+        shards = ShardSet(tmp_path / "out/folder" / split)
+        names += [shards.read(row)[0].media[0].orig for row in range(len(shards))]
+    assert "odd-\\udcff.png" in names
+
+
+def test_parts_of_a_set_cannot_be_chosen_from_a_folder(prepare, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parts: chooses among packages that are fetched; with from="):
+        prepare("captions_small", tmp_path, "parts=[emoji]")
+
+
+def test_a_dry_run_writes_nothing_at_all(prepare, write, tmp_path: Path) -> None:
+    folder = write()
+    before = sorted(tmp_path.rglob("*"))
+    (told,) = prepare("chat_jsonl", folder, "dry_run=true")
+    assert told["first"][0]["texts"] == ["user: '<picture>Is this picture 0?'", "assistant: 'yes'"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_manifest_tells_the_command_without_places_of_this_machine(prepare, write) -> None:
+    manifests = prepare("chat_jsonl", write(), "source.pictures.max_side=20", "against=[]")
+    words = "source=chat_jsonl source.pictures.max_side=20 'against=[]' from=DIR"
+    assert {manifest["command"] for manifest in manifests} == {f"python -m data_prep.prepare {words}"}

@@ -49,11 +49,14 @@ class Shard:
 class Link:
     """What became of one link. row: in the list.   picture: None = none was had, `fault` says why.
 
+    status: img2dataset's word for its end, "success" with a picture; it keeps no headers and no length of an answer.
     address: "" where not even that is known.   sha256: of the bytes as they were fetched, None if it was not kept.
+    original_size: (width, height) in pixels before it was shrunk.
     """
 
     row: int
     key: str
+    status: str
     address: str
     caption: str
     picture: Unread | None
@@ -119,7 +122,7 @@ def read_shard(shard: Shard, numbered: bool) -> Iterator[Link]:
         row = rows.get(position)
         number = row["row"] if row is not None and numbered else number + 1
         if row is None:
-            yield Link(number, f"{shard.name}/{position}", "", "", None, "lost by img2dataset", None, None)
+            yield Link(number, f"{shard.name}/{position}", "lost", "", "", None, "lost by img2dataset", None, None)
             continue
         key, picture, fault = row["key"], None, ""
         if row["status"] == "success":
@@ -134,7 +137,9 @@ def read_shard(shard: Shard, numbered: bool) -> Iterator[Link]:
             fault = f"{row['status']}: {row.get('error_message') or 'no message'}"
         width, height = row.get("original_width"), row.get("original_height")
         size = (width, height) if width and height else None
-        yield Link(number, key, row["url"] or "", row["caption"] or "", picture, fault, row.get("sha256"), size)
+        yield Link(
+            number, key, row["status"], row["url"] or "", row["caption"] or "", picture, fault, row.get("sha256"), size
+        )
 
 
 def placeholders(found: list[Shard]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.reading.fetch import fetch
+from data_prep.reading.packages import fetch
 from data_prep.settings import Package
 from vlm.contracts.errors import InputError
 

@@ -29,7 +29,7 @@ quickstart: $(INSTALLED) ## the main job on real small data: prepare, sweep, rep
 test: $(INSTALLED) ## lint, types and tests, with the seconds of each
 	@$(PY) -m tests.check lint types tests
 
-test-slow: $(INSTALLED) ## the tests that take longer than 20 s
+test-slow: $(INSTALLED) ## the long tests, and published counts: fetches from package registries
 	@$(PY) -m tests.check slow
 
 lint: $(INSTALLED) ## ruff

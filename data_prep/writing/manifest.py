@@ -57,10 +57,6 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Completes the split: index, then card.md, then manifest.json last. whole: what is known of the whole
     set, `splits` and `commonest_texts`."""
-    left, right = tally.rows_in, writer.samples + sum(tally.sorted("skipped").values()) + tally.merged
-    if left != right:
-        raise RunError(f"{source.name}/{split}: {left} rows in, but {right} accounted for; no manifest is written")
-    index = writer.finish()
     expected = source.expected[split]
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -73,7 +69,6 @@ def write_manifest(
         "splits": whole["splits"],
         "evaluation": split in source.evaluation,
         "near": source.near,
-        "kind": tally.sorted("kinds"),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "source": [asdict(file) for file in inputs],
         "license": {
@@ -96,24 +91,7 @@ def write_manifest(
             "difference": None if expected is None else tally.rows_in - expected,
             "source_rows": source.rows,
         },
-        "shards": writer.shards,
-        "index": index,
-        "bytes": {
-            "total": sum(shard["bytes"] for shard in writer.shards),
-            "json": writer.json_bytes,
-            "media": writer.media_bytes,
-        },
-        "several_captions": tally.several_captions,
-        "image_hist": {name: tally.sorted(name) for name in ("longer_side", "aspect", "mode", "format")},
-        "token_hist": {
-            "unit": "tokens" if identity.tokenizer else "bytes of UTF-8",
-            "tokenizer": identity.tokenizer or None,
-            "prompt": tally.lengths("asked"),
-            "answer": tally.lengths("answered"),
-        },
-        "pair_hist": tally.differences(),
-        "turn_hist": tally.by_number("turns"),
-        "media_hist": tally.by_number("media_of_sample"),
+        **content(writer, tally, identity.tokenizer),
         "dup": {
             "image": tally.image_twins,
             "text": tally.text_twins,
@@ -123,9 +101,47 @@ def write_manifest(
         },
         "overlap": {"against": identity.overlap, "removed": tally.sorted("overlap")},
     }
-    manifest["sample_check"] = sample_check(writer.directory, manifest)
-    write_sealed(writer.directory / "card.md", card(manifest).encode())
-    write_sealed(writer.directory / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    return complete(writer.directory, manifest)
+
+
+def content(writer: ShardWriter, tally: Tally, tokenizer: dict[str, str]) -> dict[str, Any]:
+    """What was written, completes the index. tokenizer: {name, sha256} of what counted the lengths, or {}."""
+    return {
+        "kind": tally.sorted("kinds"),
+        "index": writer.finish(),
+        "shards": writer.shards,
+        "bytes": {
+            "total": sum(shard["bytes"] for shard in writer.shards),
+            "json": writer.json_bytes,
+            "media": writer.media_bytes,
+        },
+        "several_captions": tally.several_captions,
+        "image_hist": {name: tally.sorted(name) for name in ("longer_side", "aspect", "mode", "format")},
+        "token_hist": {
+            "unit": "tokens" if tokenizer else "bytes of UTF-8",
+            "tokenizer": tokenizer or None,
+            "prompt": tally.lengths("asked"),
+            "answer": tally.lengths("answered"),
+        },
+        "pair_hist": tally.differences(),
+        "turn_hist": tally.by_number("turns"),
+        "media_hist": tally.by_number("media_of_sample"),
+    }
+
+
+def complete(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Reads samples back, then writes card.md and, last, manifest.json. Returns: the manifest as it stands there.
+
+    Raises: RunError if rows are not accounted for.
+    """
+    counts = manifest["counts"]
+    left = counts["rows_in"] + counts["rows_split"]
+    right = counts["samples_out"] + sum(counts["skipped"].values()) + counts["rows_merged"]
+    if left != right:
+        raise RunError(f"{directory}: {left} rows in, but {right} accounted for; no manifest is written")
+    manifest = {**manifest, "sample_check": sample_check(directory, manifest)}
+    write_sealed(directory / "card.md", card(manifest).encode())
+    write_sealed(directory / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     return manifest
 
 

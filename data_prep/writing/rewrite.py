@@ -15,9 +15,8 @@ import numpy as np
 from data_prep.overlaps.verdicts import Verdicts
 from data_prep.rows import Skip
 from data_prep.work import Kept, Same
-from data_prep.writing.card import card
-from data_prep.writing.manifest import sample_check
-from data_prep.writing.shard import ShardWriter, write_sealed
+from data_prep.writing.manifest import complete, content
+from data_prep.writing.shard import ShardWriter
 from data_prep.writing.tally import Tally
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Message, Origin, Record, TextPart
@@ -43,13 +42,11 @@ def rewrite(split: ShardSet, verdicts: Verdicts, home: Path, against: list[dict[
         tally = _copy(split, verdicts, writer)
         manifest = _manifest(split, verdicts, writer, tally, against, how)
         writer.close(keep=False)
-        write_sealed(home / "card.md", card(manifest).encode())
-        write_sealed(home / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+        return complete(home, manifest)
     except BaseException:
         writer.close(keep=False)
         writer.abandon()
         raise
-    return manifest
 
 
 def _copy(split: ShardSet, verdicts: Verdicts, writer: ShardWriter) -> Tally:
@@ -104,7 +101,9 @@ def _manifest(
     split: ShardSet, verdicts: Verdicts, writer: ShardWriter, tally: Tally, against: list[dict[str, Any]], how: Any
 ) -> dict[str, Any]:
     old = split.manifest
-    index = writer.finish()
+    written = content(writer, tally, {})
+    for unknown in ("mode", "format"):  # of the source's pictures
+        del written["image_hist"][unknown]
     licenses = tally.sorted("licenses")
     causes = {flag: [name for name in names if name in licenses] for flag, names in old["license"]["flags"].items()}
     skipped = dict(old["counts"]["skipped"])
@@ -116,7 +115,7 @@ def _manifest(
         found[name] = found.get(name, 0) + rows
     options = json.dumps([split.manifest_sha256, against, how], sort_keys=True)
     origin = (split.directory / "manifest.json").stat().st_size
-    manifest = {
+    return {
         **{name: value for name, value in old.items() if name not in BEFORE},
         "config_sha256": hashlib.sha256(options.encode()).hexdigest(),
         "command": f"python -m data_prep.dedupe dir={split.set}/{split.split} "
@@ -130,8 +129,11 @@ def _manifest(
                 "package": "",
             }
         ],
-        "kind": tally.sorted("kinds"),
-        "license": {"counts": licenses, "flags": {flag: names for flag, names in causes.items() if names}},
+        "license": {
+            **old["license"],
+            "counts": licenses,
+            "flags": {flag: names for flag, names in causes.items() if names},
+        },
         "counts": {
             **old["counts"],
             "rows_merged": old["counts"]["rows_merged"] + verdicts.merged,
@@ -139,30 +141,7 @@ def _manifest(
             "media_out": tally.media,
             "skipped": dict(sorted(skipped.items())),
         },
-        "shards": writer.shards,
-        "index": index,
-        "bytes": {
-            "total": sum(shard["bytes"] for shard in writer.shards),
-            "json": writer.json_bytes,
-            "media": writer.media_bytes,
-        },
-        "several_captions": tally.several_captions,
-        "image_hist": {name: tally.sorted(name) for name in ("longer_side", "aspect")},
-        "token_hist": {
-            "unit": "bytes of UTF-8",
-            "tokenizer": None,
-            "prompt": tally.lengths("asked"),
-            "answer": tally.lengths("answered"),
-        },
-        "pair_hist": tally.differences(),
-        "turn_hist": tally.by_number("turns"),
-        "media_hist": tally.by_number("media_of_sample"),
+        **written,
         "overlap": {"against": [*overlap["against"], *against], "removed": dict(sorted(found.items()))},
         "deduped": how,
     }
-    counts = manifest["counts"]
-    left = counts["rows_in"] + counts["rows_split"]
-    right = counts["samples_out"] + sum(counts["skipped"].values()) + counts["rows_merged"]
-    assert left == right, f"{left} rows in, but {right} accounted for"
-    manifest["sample_check"] = sample_check(writer.directory, manifest)
-    return manifest

@@ -135,6 +135,8 @@ def package() -> Inputs:
     return Inputs({"data": cached("pip", "easy-vqa")})
 
 
+@pytest.mark.slow
+@pytest.mark.published
 def test_the_package_has_the_published_counts_and_no_wrong_answer(package: Inputs) -> None:
     counts = {}
     for split in ("train", "test"):
@@ -145,6 +147,8 @@ def test_the_package_has_the_published_counts_and_no_wrong_answer(package: Input
     assert counts == {"train": (4000, 10_168, 28_407, 3793), "test": (1000, 2537, 7136, 944)}
 
 
+@pytest.mark.slow
+@pytest.mark.published
 def test_the_package_gives_as_many_pairs_as_counted(package: Inputs) -> None:
     train = list(drawings(package, "train"))
     counts = {kind: len(said_of(kind, train)) for kind in ("wrong_color", "wrong_shape", "wrong_both", "invented")}

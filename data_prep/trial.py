@@ -41,6 +41,10 @@ def trial(settings: PrepareSettings, converter: Converter, inputs: Inputs, work:
         else:
             tallies[outcome.record.split].keep(outcome)
             budget.kept(1 + outcome.merged)
+    for split, tally in tallies.items():
+        skipped = ", ".join(f"{reason} {rows}" for reason, rows in tally.sorted("skipped").items()) or "none"
+        log.info("%s/%s: %d samples of %d rows, skipped: %s", source.name, split, tally.samples, tally.rows_in, skipped)
+    log.info("a dry run of the first rows: nothing is written")
     budget.enforce()
     return {
         "set": source.name,

@@ -94,6 +94,7 @@ def verify_split(directory: Path, workers: int | None = None) -> Found:
         return found
     _check_counts(directory, manifest, found.faults)
     _check_names(directory, manifest, found.faults)
+    _check_card(directory, manifest, found.faults)
     index = _check_index_file(directory, manifest, found.faults)
     _check_skips(directory, manifest, found.faults)
     for one in _inspected(list(_jobs(directory, manifest, index, found.faults)), workers):
@@ -110,7 +111,11 @@ def _check_unfinished(directory: Path, faults: Faults) -> None:
 
 def _check_counts(directory: Path, manifest: dict[str, Any], faults: Faults) -> None:
     """What the manifest says against itself."""
+    from vlm.data.shards import manifest_sha256
+
     where, counts = directory / "manifest.json", manifest["counts"]
+    if manifest_sha256({name: value for name, value in manifest.items() if name != "sha256"}) != manifest.get("sha256"):
+        faults.add("manifest_changed", where, "it is not as it was written (sha256), or by an earlier version")
     needed = {"rows_in": int, "rows_split": int, "rows_merged": int, "media_out": int, "skipped": dict}
     if missing := [name for name, kind in needed.items() if not isinstance(counts.get(name), kind)]:
         faults.add("manifest_malformed", where, f"counts lack {', '.join(missing)}")
@@ -142,9 +147,21 @@ def _check_names(directory: Path, manifest: dict[str, Any], faults: Faults) -> N
             faults.add("file_foreign", path, "does not belong to the split; move it away")
 
 
+def _check_card(directory: Path, manifest: dict[str, Any], faults: Faults) -> None:
+    """The card says what the manifest says."""
+    from data_prep.writing.card import card
+
+    path = directory / "card.md"
+    if not path.is_file():
+        faults.add("card_wrong", path, "is missing")
+    elif path.read_bytes() != card({name: value for name, value in manifest.items() if name != "sha256"}).encode():
+        faults.add("card_wrong", path, "does not say what the manifest says")
+
+
 def _check_index_file(directory: Path, manifest: dict[str, Any], faults: Faults) -> bool:
     """Whether index.npy has a row for each sample, so that its rows can be compared."""
     import hashlib
+    from tokenize import TokenError
 
     import numpy as np
 
@@ -156,7 +173,7 @@ def _check_index_file(directory: Path, manifest: dict[str, Any], faults: Faults)
             if hashlib.file_digest(stream, "sha256").hexdigest() != manifest["index"].get("sha256"):
                 faults.add("index_changed", path, "its bytes are not those that were written (sha256)")
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # by NumPy's reader of headers
         faults.add("index_unreadable", path, str(error))
         return False
     if rows.dtype != INDEX_DTYPE or rows.shape != (manifest["counts"]["samples_out"],):
@@ -167,6 +184,7 @@ def _check_index_file(directory: Path, manifest: dict[str, Any], faults: Faults)
 
 def _check_skips(directory: Path, manifest: dict[str, Any], faults: Faults) -> None:
     """The lines of skipped.jsonl, summed by reason, against the manifest."""
+    import hashlib
     from collections import Counter
 
     path, rows = directory / "skipped.jsonl", Counter[str]()
@@ -181,6 +199,9 @@ def _check_skips(directory: Path, manifest: dict[str, Any], faults: Faults) -> N
     except OSError as error:
         faults.add("skips_wrong", path, f"cannot be read: {error.strerror}")
         return
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != (manifest.get("skipped") or {}).get("sha256"):
+            faults.add("skips_wrong", path, "its bytes are not those that were written (sha256)")
     told = manifest["counts"].get("skipped")
     if isinstance(told, dict) and dict(rows) != told:
         faults.add("skips_wrong", path, f"tells of {dict(sorted(rows.items()))}, the manifest of {told}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,8 +17,8 @@ from data_prep.pictures.media import Stored, store
 from data_prep.rows import Picture, Row, Skip, Unfit
 from data_prep.settings import SourceSettings
 from vlm.contracts.errors import InputError
-from vlm.data.canonical import VERSION, MediumRecord, Message, Origin, Record, TextPart, check
-from vlm.data.licences import refuse_source
+from vlm.data.canonical import VERSION, MediumRecord, Message, Origin, Record, check
+from vlm.data.licences import FLAGS, refuse_source
 from vlm.data.pictures import PictureError
 from vlm.data.tokens import FolderTokenizer
 
@@ -48,12 +48,14 @@ class Same:
     """Digests, 16 bytes in hexadecimal. Equal ones mean: the same first picture, texts, or all of both.
 
     turned: equal to `row` of the same preference pair with its answers exchanged.
+    answers: of a pair, each with its pictures and question: what is chosen here may be rejected elsewhere.
     """
 
     picture: str | None
     text: str
     row: str
     turned: str | None
+    answers: tuple[str, str] | None = None
 
 
 Numbered = tuple[int, Row | Skip]  # a row and its number in the source
@@ -78,7 +80,10 @@ class Work:
             return replace(row, origin=_plain_origin(row.origin), detail=_plain(row.detail))
         if row.license not in self.source.licenses:
             where = f"{row.origin.file} row {row.origin.row}"
-            raise InputError(f"{where}: licence '{row.license}' is unknown; add it and its flags to source.licenses")
+            raise InputError(
+                f"{where}: licence '{row.license}' is unknown; add it and its flags, none or some of {', '.join(FLAGS)}: "
+                f"'++source.licenses={{{row.license}: []}}'"
+            )
         refuse_source(self.source.name, {row.license: self.source.licenses[row.license]}, self.policy)
         row = replace(row, origin=_plain_origin(row.origin))
         try:
@@ -138,10 +143,9 @@ class Work:
         if row.caption is not None:
             return 0, self._length(row.caption), 0
         turns = [*(row.messages or ()), *(row.chosen or ())]
-        asked = sum(self._length(text) for turn in turns if turn.role != "assistant" for text in _texts(turn))
-        answered = sum(self._length(text) for turn in turns if turn.role == "assistant" for text in _texts(turn))
-        rejected = sum(self._length(text) for turn in row.rejected or () for text in _texts(turn))
-        return asked, answered, rejected
+        asked = sum(self._length(turn.text) for turn in turns if turn.role != "assistant")
+        answered = sum(self._length(turn.text) for turn in turns if turn.role == "assistant")
+        return asked, answered, sum(self._length(turn.text) for turn in row.rejected or ())
 
     def _record(self, row: Row, split: str, pictures: Sequence[Stored]) -> Record:
         several = len(pictures) > 1
@@ -182,11 +186,13 @@ class Work:
 
 
 def _content(picture: Picture) -> bytes | Image.Image:
-    return picture.content if isinstance(picture.content, bytes | Image.Image) else picture.content.read()
-
-
-def _texts(message: Message) -> Iterator[str]:
-    yield from (part.text for part in message.content if isinstance(part, TextPart))
+    """Raises: Unfit that names the picture as its source does: the same on every machine."""
+    if isinstance(picture.content, bytes | Image.Image):
+        return picture.content
+    try:
+        return picture.content.read()
+    except Unfit as fault:
+        raise Unfit(fault.reason, f"{picture.name} {fault.detail}") from fault
 
 
 def _without_long_captions(row: Row, max_words: int) -> Row:
@@ -243,13 +249,14 @@ def _plain_all(value: Any) -> Any:
 
 def _same(record: Record, pixels: Sequence[str]) -> Same:
     def told(messages: Sequence[Message] | None) -> list[list[str]]:
-        return [[message.role, *_texts(message)] for message in messages or ()]
+        return [[message.role, message.text] for message in messages or ()]
 
     asked, chosen, rejected = told(record.messages), told(record.chosen), told(record.rejected)
     turned = _digest(pixels, asked, rejected, chosen) if record.rejected is not None else None
     texts = (record.caption,) if record.caption is not None else (asked, chosen, rejected)
     row = _digest(pixels, *texts)
-    return Same(pixels[0] if pixels else None, _digest(*texts), row, turned)
+    answers = (_digest(pixels, asked, chosen), _digest(pixels, asked, rejected)) if turned else None
+    return Same(pixels[0] if pixels else None, _digest(*texts), row, turned, answers)
 
 
 def _identity(stored: Stored) -> str:

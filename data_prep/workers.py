@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any, TypeVar
 
 from data_prep.rows import Row
@@ -39,11 +39,16 @@ def outcomes(
         for number, row in rows:
             yield number, _named(work, number, row)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, os.getpid()))
+    try:
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, os.getpid()))
+    except OSError as error:
+        raise RunError(
+            f"worker processes cannot be started ({error}; is /dev/shm full?); workers=0 needs none"
+        ) from error
     waiting: deque[Future[list[tuple[int, Made]]]] = deque()
     try:
         for package in _packages(rows, at_once):
-            with _deaf():
+            with deaf():
                 waiting.append(pool.submit(_carry_out, package))
             if len(waiting) >= AHEAD * workers:
                 yield from waiting.popleft().result()
@@ -52,15 +57,21 @@ def outcomes(
     except BrokenProcessPool as error:
         raise RunError(
             "a worker process was killed, most often because memory ran out; the same command goes on from the last "
-            f"state on the disk. Give it fewer processes with workers={max(1, workers // 2)}"
+            f"state on the disk. Give it fewer processes with workers={workers // 2}"
         ) from error
+    except BaseException:
+        with deaf():
+            for process in active_children():  # nobody wants their results any more
+                process.kill()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with deaf():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """A process that is started inside never hears Ctrl-C, not even while it imports; here it is heard afterwards."""
+def deaf() -> Iterator[None]:
+    """Ctrl-C is heard afterwards. A process that is started inside never hears it, not even while it imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

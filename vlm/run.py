@@ -41,7 +41,7 @@ def train(composed: Composed) -> dict[str, Any]:
     try:
         data = sources.open_all(settings.paths.data, settings.data)
     except InputError as error:
-        if not folder.is_finished:
+        if not folder.is_finished or isinstance(error, licences.LicenceRefused):
             raise
         log.info("%s is finished; its data cannot be compared any more: %s", folder.path, error)
     else:
@@ -132,6 +132,8 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
         logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
     for line in licences.in_words(data.record["license_flags"]):
         log.info(line)
+    if paired := sources.pairs(data.slices["train"]):  # the one phase there is learns answers, not preferences
+        log.warning("%s: pairs; their chosen answers are learned, the rejected ones are not read", ", ".join(paired))
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
     if rank() == 0 and folder.path.exists():
         folder.open()  # nobody else changes what is read from it; a new one is made when nothing can be refused any more

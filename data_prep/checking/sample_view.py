@@ -22,6 +22,7 @@ SIDE = 320  # pixels of the longer side on the page
 SHARP_BELOW = 96  # smaller pictures are enlarged in blocks, so that their pixels can be seen
 PICTURES = 8  # of one sample
 CHARACTERS = 4000  # of one text; the page says how many more there are
+COMPARED = 2 * CHARACTERS  # of an answer with the other's: what is shown has its counterpart a little further on there
 Part = tuple[str, bool]  # of an answer, and whether the other one differs
 
 
@@ -131,13 +132,13 @@ def _text(messages: Sequence[Message] | None) -> str:
 
 def _differences(chosen: str, rejected: str) -> tuple[list[Part], list[Part]]:
     """Both answers in stretches, marked where the other one has other words."""
-    spans = changed(chosen[:CHARACTERS], rejected[:CHARACTERS])
+    spans = changed(chosen[:COMPARED], rejected[:COMPARED])
     return _stretches(chosen, spans[0]), _stretches(rejected, spans[1])
 
 
 def _stretches(text: str, spans: Sequence[Span]) -> list[Part]:
     parts, at = [], 0
-    for begin, end in spans:
+    for begin, end in ((begin, min(end, CHARACTERS)) for begin, end in spans if begin < CHARACTERS):
         parts += [(text[at:begin], False), (text[begin:end], True)]
         at = end
     shown, more = text[at:CHARACTERS], len(text) - CHARACTERS

@@ -170,13 +170,15 @@ def _owners(table: tuple[np.ndarray, np.ndarray, np.ndarray], digest: bytes) -> 
 def gather(against: list[str] | None, data: Path, own: str) -> tuple[Table, ...]:
     """The tables to compare with, built where they are not yet.
 
-    against: None = every prepared evaluation split below `data` but those of the set `own`; or names SET/SPLIT below
-    `data`, folders of prepared splits, and published lists of COCO pictures.
+    against: names SET/SPLIT below `data`, folders of prepared splits, published lists of COCO pictures, and "all" for
+    every prepared evaluation split below `data` that has pictures, but those of the set `own`; None = ["all"].
     Raises: InputError for a name that nothing has, with what there is.
     """
     cache = data / ".cache" / "overlap"
     found = _evaluation_splits(data)
-    names = [name for name in found if name.split("/")[0] != own] if against is None else list(dict.fromkeys(against))
+    others = [name for name in found if name.split("/")[0] != own]
+    asked = ["all"] if against is None else against
+    names = dict.fromkeys(name for given in asked for name in (others if given == "all" else [given]))
     return tuple(_table(name, data, cache, found) for name in names)
 
 
@@ -187,7 +189,8 @@ def describe(tables: tuple[Table, ...]) -> list[dict[str, Any]]:
 
 def _evaluation_splits(data: Path) -> list[str]:
     paths = [path.parent for path in sorted(data.glob("[!.]*/[!.]*/manifest.json"))]
-    return [f"{path.parent.name}/{path.name}" for path in paths if read_manifest(path).get("evaluation") is True]
+    manifests = {f"{path.parent.name}/{path.name}": read_manifest(path) for path in paths}
+    return [name for name, told in manifests.items() if told.get("evaluation") is True and told["counts"]["media_out"]]
 
 
 def _table(name: str, data: Path, cache: Path, found: list[str]) -> Table:

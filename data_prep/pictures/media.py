@@ -107,6 +107,8 @@ def store(content: bytes | Image.Image, name: str, rules: PictureRules) -> Store
             final = _shrunk(upright, rules.max_side)
             repaired.append("shrunk")
         data = content if as_is and isinstance(content, bytes) else _encode(final, rules)
+        if isinstance(content, bytes) and not as_is and form.lower() != rules.format:
+            repaired.append("format_changed")
     height, width = final.shape[:2]
     member = MEMBERS[rules.format]
     phash = perceptual_hash(thumb)

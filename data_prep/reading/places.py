@@ -58,7 +58,7 @@ class Member:
 
     @property
     def _told(self) -> str:
-        return f"{self.name} in {self.archive}"
+        return f"in {Path(self.archive).name}"
 
     def _stored(self) -> bytes:
         with open(self.archive, "rb", buffering=0) as stream:
@@ -91,8 +91,7 @@ class Pictures:
         self._remedy, self._strips_slash = remedy, strips_slash
         self.root = _first(self._home, names, remedy)
         self._archive = None if self.root.is_dir() else _Archive(self.root)
-        if self._archive and not inputs.dry:  # a dry run does not read it to its end
-            inputs.note(self.root)
+        inputs.note(self.root)
         self._asked = 0
         self._missing: list[str] = []
 
@@ -113,7 +112,7 @@ class Pictures:
         found = self._archive.find(inside) if self._archive else self._file(inside)
         self._count(name, found is not None)
         if found is None:
-            raise Unfit("media_missing", f"{name} is not in {self.root}")
+            raise Unfit("media_missing", f"{name} is not in {self.root.name}")
         return found
 
     def _file(self, name: str) -> FileAt | None:
@@ -155,7 +154,7 @@ class _Archive:
             return None
         at, stored, size, crc, deflated = self._rows[row].tolist()
         if max(stored, size) > LARGEST:
-            raise Unfit("media_huge", f"{name} in {self._path} has {size} bytes; at most {LARGEST} are read")
+            raise Unfit("media_huge", f"{name} in {Path(self._path).name} has {size} bytes; at most {LARGEST} are read")
         return Member(self._path, name, at, stored, size, crc if self._zip else None, deflated)
 
     def _named(self, members: Iterator[tuple[str, tuple[int, ...]]]) -> Iterator[tuple[int, ...]]:
@@ -191,13 +190,16 @@ def _tar_members(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     if packed:
         raise InputError(f"{path} is compressed ({packed}): its members cannot be read one by one; unpack it")
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:") as archive, path.open("rb") as stream:
             while (info := archive.next()) is not None:
                 vars(archive)["members"] = []  # else all headers stay in memory
                 if info.issym() or info.islnk():
                     raise InputError(f"{path} holds {info.name!r}, a link; get the published archive again")
                 if info.isreg() and not info.issparse():
                     yield info.name, (info.offset_data, info.size, info.size, 0, False)
+            stream.seek(archive.offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise InputError(f"{path} has no mark at its end: it is cut short; get it again")
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{path} is not a complete zip or tar archive ({error}); get it again") from error
 

@@ -34,6 +34,7 @@ class CaptionTable:
         """Raises: InputError for no or several tables, a table of another form, or a path that leaves the folder."""
         folder = inputs.only()
         table = inputs.note(_only_table(folder))
+        inputs.note(folder)
         captions: dict[str, list[tuple[int, str]]] = {}  # path -> (row, caption)
         for number, name, text in _lines(table):
             origin = Origin(table.name, number, name)

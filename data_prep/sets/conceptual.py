@@ -76,7 +76,9 @@ class ConceptualCaptions:
     def _fetched(self, split: str | None, place: LinkList, inputs: Inputs) -> Iterator[Row | Skip]:
         for path in place.files:
             inputs.note(path)
-        digest = sha256("".join(file.sha256 for file in inputs.files[-len(place.files) :]).encode()).hexdigest()
+        noted, folder = {file.file: file.sha256 for file in inputs.files}, inputs.only()
+        digests = [noted[path.relative_to(folder).as_posix()] for path in place.files]
+        digest = sha256("".join(digests).encode()).hexdigest()
         made = split_links(place, inputs.scratch / f"{place.files[0].stem}-{digest[:12]}")
         origin = place.origins()
         malformed = ((row, Skip(split, origin(row), "row_malformed", detail)) for row, detail in malformed_links(made))

@@ -43,7 +43,7 @@ class Folder:
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for splits, no pictures, captions of two kinds or none, and what leads out of the folder."""
-        home = inputs.note_folder()
+        home = inputs.note(inputs.only())
         _refuse_splits(home)
         captions = self.captions or _found(home)
         told = {"text": "text files of the same name", "metadata": "metadata tables", "folders": "names of folders"}

@@ -20,7 +20,6 @@ from data_prep.writing.shard import ShardWriter, seal
 from data_prep.writing.tally import Tally
 from data_prep.writing.unchanged import Unchanged
 from vlm.contracts.errors import InputError, RunError
-from vlm.data.canonical import TextPart
 from vlm.data.shards import key_of
 
 log = logging.getLogger(__name__)
@@ -107,9 +106,8 @@ class Assembly:
         if rule == "pictures" and seen is not None:
             reason = "dup_exact" if seen[1] < PLACEHOLDER else "media_placeholder"
             return skip(reason, f"the same pixels as {seen[0]}")
-        text = record.caption or next(
-            (p.text for m in record.messages or () for p in m.content if isinstance(p, TextPart)), ""
-        )
+        text = record.caption or next((turn.text for turn in record.messages or ()), "")
+        tally.contradictions += self.journal.contradicts(same)
         tally.text_twins += self.journal.text(same, text)
         if first_row is None:
             self.journal.note(same.row, origin)
@@ -188,7 +186,7 @@ class Assembly:
     def refuse(self) -> None:
         """Writes every skipped row with its reason into refused.jsonl, for a source that is over its budget."""
         for writer in self.writers.values():
-            writer.flush()
+            writer.sync()
         with self.refused.with_name("refused.jsonl.part").open("wb") as target:
             for split in self.writers:
                 with (self.root / split / "skipped.jsonl.part").open("rb") as skips:

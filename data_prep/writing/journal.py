@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS pictures (digest BLOB PRIMARY KEY, first TEXT, times INT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS texts (digest BLOB PRIMARY KEY, begins TEXT, times INT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS samples (digest BLOB PRIMARY KEY, first TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (digest BLOB, chosen INT, PRIMARY KEY (digest, chosen)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, content TEXT) WITHOUT ROWID;
 """
 CACHE_KB = 65_536
@@ -41,13 +43,19 @@ class Journal:
     def state(self) -> dict[str, Any] | None:
         """What the last commit was given, None at the beginning."""
         with self._told():
-            found = self._base.execute("SELECT content FROM state WHERE name = 'state'").fetchone()
-        return None if found is None else json.loads(found[0])
+            found = dict(self._base.execute("SELECT name, content FROM state").fetchall())
+        if not found:
+            return None
+        if _digest(found["state"]) != found.get("sha256"):
+            raise InputError(f"{self.path} is damaged")
+        return json.loads(found["state"])
 
     def commit(self, state: dict[str, Any]) -> None:
         """Everything noted so far, and the state."""
         with self._told():
-            self._base.execute("INSERT OR REPLACE INTO state VALUES ('state', ?)", (json.dumps(state),))
+            text = json.dumps(state)
+            rows = [("state", text), ("sha256", _digest(text))]
+            self._base.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
             self._base.execute("COMMIT")
             self._base.execute("BEGIN")
 
@@ -72,6 +80,19 @@ class Journal:
             found = self._base.execute("SELECT first FROM samples WHERE digest = ?", (bytes.fromhex(digest),))
             row = found.fetchone()
         return None if row is None else row[0]
+
+    def contradicts(self, same: Same) -> bool:
+        """Notes a pair's answers. Returns: whether one was rejected before and is chosen now, or the other way round."""
+        if same.answers is None:
+            return False
+        found = False
+        with self._told():
+            for digest, chosen in zip(same.answers, (1, 0), strict=True):
+                key = bytes.fromhex(digest)
+                other = self._base.execute("SELECT 1 FROM answers WHERE digest = ? AND chosen = ?", (key, 1 - chosen))
+                found = found or other.fetchone() is not None
+                self._base.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, chosen))
+        return found
 
     def commonest_texts(self, most: int) -> list[dict[str, Any]]:
         """Texts of several rows, their beginnings, the commonest first."""
@@ -113,3 +134,7 @@ def discard(root: Path) -> None:
     """Removes the journal of a preparation that is finished or given up, and what helped to write its indexes."""
     for path in (*root.glob(f"{FILE}*"), *root.glob("*/index.npy.part")):
         path.unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -19,7 +19,7 @@ from data_prep.writing.tally import Tally
 from vlm.contracts.errors import RunError
 from vlm.data.canonical import FORMAT, to_json
 from vlm.data.pictures import open_picture
-from vlm.data.shards import ShardSet
+from vlm.data.shards import ShardSet, manifest_sha256
 
 CONVERTER_VERSION = 2  # raised when the same input would give other bytes
 CHECKED = 32  # samples whose pixels and text are recorded for a comparison after copying
@@ -88,7 +88,7 @@ def write_manifest(
         },
         "expected": {
             "rows_in": expected,
-            "difference": None if expected is None else tally.rows_in - expected,
+            "difference": None if expected is None or identity.first_rows else tally.rows_in - expected,
             "source_rows": source.rows,
         },
         **content(writer, tally, identity.tokenizer),
@@ -96,6 +96,7 @@ def write_manifest(
             "image": tally.image_twins,
             "text": tally.text_twins,
             "both": tally.both_twins,
+            "contradictions": tally.contradictions,
             "removed": tally.of["skipped"]["dup_exact"] + tally.of["skipped"]["media_placeholder"],
             "commonest_texts": whole["commonest_texts"],
         },
@@ -110,6 +111,7 @@ def content(writer: ShardWriter, tally: Tally, tokenizer: dict[str, str]) -> dic
         "kind": tally.sorted("kinds"),
         "index": writer.finish(),
         "shards": writer.shards,
+        "skipped": writer.skipped,
         "bytes": {
             "total": sum(shard["bytes"] for shard in writer.shards),
             "json": writer.json_bytes,
@@ -139,7 +141,9 @@ def complete(directory: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     right = counts["samples_out"] + sum(counts["skipped"].values()) + counts["rows_merged"]
     if left != right:
         raise RunError(f"{directory}: {left} rows in, but {right} accounted for; no manifest is written")
-    manifest = {**manifest, "sample_check": sample_check(directory, manifest)}
+    manifest = {name: value for name, value in manifest.items() if name != "sha256"}
+    manifest["sample_check"] = sample_check(directory, manifest)
+    manifest["sha256"] = manifest_sha256(manifest)
     write_sealed(directory / "card.md", card(manifest).encode())
     write_sealed(directory / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     return manifest

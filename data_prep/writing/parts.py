@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import logging
@@ -10,7 +9,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -20,7 +19,7 @@ from data_prep.rows import Skip, SourceFile
 from data_prep.settings import PrepareSettings
 from data_prep.work import Kept, Numbered, Outcome, Same
 from data_prep.writing.manifest import Identity
-from data_prep.writing.shard import END, member, seal, write_sealed
+from data_prep.writing.shard import END, Growing, member, write_sealed
 from data_prep.writing.unchanged import Unchanged
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Origin, from_json, to_json
@@ -28,6 +27,7 @@ from vlm.data.canonical import Origin, from_json, to_json
 log = logging.getLogger(__name__)
 BLOCK_ROWS = 64  # neighbouring rows that stay in one part, so that they are read from the same place
 RECORD = "part.json"
+KEYS = {"part", "complete", "rows", "identity", "files", "sealed", "settings"}  # of the record
 FILE_BYTES = 256_000_000
 
 
@@ -47,7 +47,7 @@ class PartLog:
             dict[str, Any]
         ] = []  # complete files: name, next (row behind the last), outcomes, bytes, sha256
         self._unchanged = Unchanged((), self.directory)
-        self._stream: BinaryIO | None = None
+        self._file: Growing | None = None
         self._budget = Budget(settings.source.budget)
 
     def __enter__(self) -> PartLog:
@@ -66,8 +66,8 @@ class PartLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if self._file is not None:
+            self._file.close()
 
     @property
     def next(self) -> int:
@@ -87,13 +87,13 @@ class PartLog:
         for number, outcome in found:
             self._unchanged.check(files)
             self._take(number, outcome)
-            if self._bytes >= FILE_BYTES:
-                self._seal(number + 1)
+            if self._file is not None and self._file.bytes >= FILE_BYTES:
+                self._seal(self._file, number + 1)
                 self._record(files, complete=False)
             progress(number)
         self._unchanged.check(files, at_end=True)
-        if self._stream is not None:
-            self._seal(self.rows)
+        if self._file is not None:
+            self._seal(self._file, self.rows)
         self._record(files, complete=True)
         name, told = (
             self.settings.source.name,
@@ -103,10 +103,8 @@ class PartLog:
         return {"set": name, **told}
 
     def _take(self, number: int, outcome: Kept | Skip) -> None:
-        if self._stream is None:
-            self._name, self._bytes, self._outcomes = f"outcomes-{number:012d}.tar", 0, 0
-            self._stream = (self.directory / f"{self._name}.part").open("wb")
-            self._hash = hashlib.sha256()
+        if self._file is None:
+            self._file, self._outcomes = Growing(self.directory / f"outcomes-{number:012d}.tar"), 0
         name = f"{number:012d}"
         members = [member(f"{name}.json", _to_json(outcome))]
         if isinstance(outcome, Skip):
@@ -115,21 +113,14 @@ class PartLog:
             members += [member(f"{name}.{i}", data) for i, data in enumerate(outcome.payloads)]
             self._budget.kept(1 + outcome.merged)
         self._outcomes += 1
-        self._put(self._stream, b"".join(members))
+        self._file.write(b"".join(members))
 
-    def _put(self, stream: BinaryIO, block: bytes) -> None:
-        stream.write(block)
-        self._hash.update(block)
-        self._bytes += len(block)
-
-    def _seal(self, behind: int) -> None:
+    def _seal(self, file: Growing, behind: int) -> None:
         """behind: number of the row behind the last one of the file."""
-        assert self._stream is not None
-        self._put(self._stream, END)
-        seal(self._stream, self.directory / self._name)
-        entry = {"name": self._name, "next": behind, "outcomes": self._outcomes, "bytes": self._bytes}
-        self.sealed.append({**entry, "sha256": self._hash.hexdigest()})
-        self._stream = None
+        file.write(END)
+        told = file.seal()
+        self.sealed.append({"name": file.path.name, "next": behind, "outcomes": self._outcomes, **told})
+        self._file = None
 
     def _record(self, files: list[SourceFile], complete: bool) -> None:
         settings = json.loads(TypeAdapter(PrepareSettings).dump_json(self.settings, by_alias=True))
@@ -156,7 +147,7 @@ def read_part(directory: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); remove {directory} and run its part again") from error
-    if not isinstance(content, dict) or not {"part", "complete", "sealed"} <= content.keys():
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
         raise InputError(f"{path} is damaged (keys are missing); remove {directory} and run its part again")
     return content
 
@@ -226,5 +217,9 @@ def _from_json(told: dict[str, Any], pictures: list[bytes]) -> Kept | Skip:
     sources = tuple((mode, form) for mode, form in told["sources"])
     return Kept(
         from_json(told["record"].encode()), tuple(pictures), sources, told["merged"], tuple(told["repaired"]),
-        tuple(told["tokens"]), Same(**told["same"]),
+        tuple(told["tokens"]), _same(told["same"]),
     )  # fmt: skip
+
+
+def _same(told: dict[str, Any]) -> Same:
+    return Same(**{**told, "answers": None if told["answers"] is None else tuple(told["answers"])})

@@ -19,7 +19,7 @@ from data_prep.writing.manifest import complete, content
 from data_prep.writing.shard import ShardWriter
 from data_prep.writing.tally import Tally
 from vlm.contracts.errors import InputError
-from vlm.data.canonical import Message, Origin, Record, TextPart
+from vlm.data.canonical import Origin, Record
 from vlm.data.shards import ShardSet, key_of
 
 NOT_COUNTED = Same(None, "", "", None)
@@ -79,13 +79,11 @@ def _with_captions(record: Record, verdicts: Verdicts, row: int) -> Record:
 def _lengths(record: Record) -> tuple[int, int, int]:
     """Bytes of the questions, of the answer, and of the rejected answer."""
     turns = [*(record.messages or ()), *(record.chosen or ())]
-    answered = sum(_size(turn) for turn in turns if turn.role == "assistant") + len((record.caption or "").encode())
-    asked = sum(_size(turn) for turn in turns if turn.role != "assistant")
-    return asked, answered, sum(map(_size, record.rejected or ()))
-
-
-def _size(turn: Message) -> int:
-    return sum(len(part.text.encode()) for part in turn.content if isinstance(part, TextPart))
+    answered = sum(len(turn.text.encode()) for turn in turns if turn.role == "assistant") + len(
+        (record.caption or "").encode()
+    )
+    asked = sum(len(turn.text.encode()) for turn in turns if turn.role != "assistant")
+    return asked, answered, sum(len(turn.text.encode()) for turn in record.rejected or ())
 
 
 def _skips_before(split: ShardSet) -> Iterator[Skip]:

@@ -27,25 +27,76 @@ PART = ".part"  # behind the name of a file that is not complete
 LEFTOVERS = ("manifest.json*", "card.md*", "shard-*.tar*", "index.npy*", "skipped.jsonl*")
 
 
+class Growing:
+    """`<path>.part`, a file that grows, with its checksum; it gets its name when it is complete.
+
+    before: {bytes, sha256} of an earlier one to go on from: what lies behind is cut off.
+    Raises: InputError if what was written then is not there any more as it was.
+    """
+
+    def __init__(self, path: Path, before: dict[str, Any] | None = None) -> None:
+        self.path, self.bytes, self._hash = path, 0, hashlib.sha256()
+        if before is None:
+            self._stream: BinaryIO = _at(path).open("wb")
+            return
+        if path.is_file() and not _at(path).is_file():  # completed after that
+            os.replace(path, _at(path))
+        if not _at(path).is_file():
+            raise InputError(f"{_at(path)} is not there any more")
+        self._stream = _at(path).open("rb+")
+        self._stream.truncate(max(before["bytes"], 0))
+        while block := self._stream.read(1 << 20):
+            self._hash.update(block)
+            self.bytes += len(block)
+        if self.told() != before:
+            self._stream.close()
+            raise InputError(f"{_at(path)} is not as it was written")
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._hash.update(data)
+        self.bytes += len(data)
+
+    def told(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "sha256": self._hash.hexdigest()}
+
+    def sync(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def seal(self) -> dict[str, Any]:
+        """Returns: what the complete file is."""
+        seal(self._stream, self.path)
+        return self.told()
+
+    def close(self) -> None:
+        with suppress(OSError):  # a full disk cannot take what is still buffered; no state counts on it
+            self._stream.close()
+
+
 class ShardWriter:
     """Writes `<directory>/shard-*.tar`, index.npy and skipped.jsonl; the manifest comes last and is the caller's.
 
     A file is written beside its name, flushed to the disk and renamed, so a name that exists is complete. With the
-    `state` of an earlier writer it goes on behind what was written then: later bytes are cut off.
+    `state` of an earlier writer it goes on behind what was written then.
     Raises: OSError of the disk as it is; InputError if what the state tells of is not there any more.
     """
 
     def __init__(self, directory: Path, shard_bytes: int, state: dict[str, Any] | None = None) -> None:
         self.directory, self.shard_bytes = directory, shard_bytes
         self.shards: list[dict[str, Any]] = []
+        self.skipped: dict[str, Any] = {}  # the complete skipped.jsonl
         self.json_bytes = self.media_bytes = self.samples = 0
-        self._shard: BinaryIO | None = None
+        self._shard: Growing | None = None
+        self._in_shard = 0
         directory.mkdir(parents=True, exist_ok=True)
         if state is None:
             self.clean()
-            self._index, self._skipped = self._new("index.npy"), self._new("skipped.jsonl")
         else:
             self._restore(state)
+        before = state or {}
+        self._index = Growing(directory / "index.npy", before.get("index"))
+        self._skips = Growing(directory / "skipped.jsonl", before.get("skipped"))
 
     def clean(self) -> None:
         """Removes what an earlier preparation left; other files stay. The manifest goes first."""
@@ -62,17 +113,15 @@ class ShardWriter:
         members = [member(f"{record.key}.json", text)]
         members += [member(f"{record.key}.{m.member}", data) for m, data in zip(record.media, payloads, strict=True)]
         block = b"".join(members)
-        completed = self._shard is not None and self._offset + len(block) + len(END) > self.shard_bytes
+        completed = self._shard is not None and self._shard.bytes + len(block) + len(END) > self.shard_bytes
         if completed:
             self._finish_shard()
         if self._shard is None:
-            self._shard = self._new(self._name)
-            self._hash = hashlib.sha256()
-            self._offset = self._in_shard = 0
+            self._shard, self._in_shard = Growing(self.directory / self._name), 0
         pixels = sum(medium.w * medium.h for medium in record.media)
-        shard, count = len(self.shards), len(record.media)
-        self._index.write(ROW.pack(shard, self._offset, len(block), BLOCK, len(text), tokens, count, count, pixels))
-        self._write(self._shard, block)
+        shard, offset, count = len(self.shards), self._shard.bytes, len(record.media)
+        self._index.write(ROW.pack(shard, offset, len(block), BLOCK, len(text), tokens, count, count, pixels))
+        self._shard.write(block)
         self._in_shard += 1
         self.samples += 1
         self.json_bytes += len(text)
@@ -82,32 +131,32 @@ class ShardWriter:
     def skip(self, skip: Skip) -> None:
         """Adds a line to skipped.jsonl."""
         line = {**asdict(skip.origin), "reason": skip.reason, "detail": skip.detail, "rows": skip.rows}
-        self._skipped.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._skips.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
 
     def state(self) -> dict[str, Any]:
         """Everything so far is on the disk; with this a later writer goes on from here."""
-        self.flush()
+        self.sync()
         return {
             "shards": self.shards,
             "samples": self.samples,
             "json_bytes": self.json_bytes,
             "media_bytes": self.media_bytes,
-            "index": self._index.tell(),
-            "skipped": self._skipped.tell(),
-            "shard": None if self._shard is None else {"bytes": self._offset, "samples": self._in_shard},
+            "index": self._index.told(),
+            "skipped": self._skips.told(),
+            "shard": None if self._shard is None else self._shard.told(),
+            "in_shard": self._in_shard,
         }
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """Everything so far is on the disk."""
-        for stream in filter(None, (self._index, self._skipped, self._shard)):
-            stream.flush()
-            os.fsync(stream.fileno())
+        for file in filter(None, (self._index, self._skips, self._shard)):
+            file.sync()
 
     def finish(self) -> dict[str, Any]:
         """Completes all files but the manifest. Returns: the index's size and sha256."""
         self._finish_shard()
-        self._seal(self._skipped, "skipped.jsonl")
-        self._index.flush()
+        self.skipped = self._skips.seal()
+        self._index.sync()
         target = self.directory / "index.npy"
         with _at(target).open("rb") as rows, target.with_name("index.npy.whole").open("wb+") as whole:
             header = {"descr": INDEX_DTYPE.descr, "fortran_order": False, "shape": (self.samples,)}
@@ -122,9 +171,8 @@ class ShardWriter:
 
     def close(self, keep: bool) -> None:
         """The end: of a finished split (what helped to write it goes), or of one that a later writer goes on with."""
-        for stream in filter(None, (self._index, self._skipped, self._shard)):
-            with suppress(OSError):  # a full disk cannot take what is still buffered; the state does not count on it
-                stream.close()
+        for file in filter(None, (self._index, self._skips, self._shard)):
+            file.close()
         if not keep:
             _at(self.directory / "index.npy").unlink(missing_ok=True)
 
@@ -142,15 +190,8 @@ class ShardWriter:
             path = self.directory / shard["name"]
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
                 raise InputError(f"{path} was written before, but is not there as it was")
-        self._index = self._again("index.npy", state["index"])
-        self._skipped = self._again("skipped.jsonl", state["skipped"])
         if state["shard"] is not None:
-            self._offset, self._in_shard = state["shard"]["bytes"], state["shard"]["samples"]
-            self._shard = self._again(self._name, self._offset)
-            self._shard.seek(0)
-            self._hash = hashlib.sha256()
-            while block := self._shard.read(1 << 20):
-                self._hash.update(block)
+            self._shard, self._in_shard = Growing(self.directory / self._name, state["shard"]), state["in_shard"]
         kept = {shard["name"] for shard in self.shards}
         for path in self.directory.glob("shard-*.tar*"):
             if path.name not in kept and path != _at(self.directory / self._name):
@@ -161,38 +202,12 @@ class ShardWriter:
         """Of the shard that is being written."""
         return f"shard-{len(self.shards):06d}.tar"
 
-    def _new(self, name: str) -> BinaryIO:
-        return _at(self.directory / name).open("wb")
-
-    def _again(self, name: str, size: int) -> BinaryIO:
-        path = self.directory / name
-        if path.is_file() and not _at(path).is_file():  # completed after the state was taken
-            os.replace(path, _at(path))
-        if not _at(path).is_file() or _at(path).stat().st_size < size:
-            raise InputError(f"{_at(path)} held {size} bytes, and has fewer now")
-        stream = _at(path).open("rb+")
-        stream.truncate(size)
-        stream.seek(size)
-        return stream
-
-    def _write(self, shard: BinaryIO, block: bytes) -> None:
-        shard.write(block)
-        self._hash.update(block)
-        self._offset += len(block)
-
     def _finish_shard(self) -> None:
         if self._shard is None:
             return
-        self._write(self._shard, END)
-        name = self._name
-        self._seal(self._shard, name)
-        self.shards.append(
-            {"name": name, "bytes": self._offset, "samples": self._in_shard, "sha256": self._hash.hexdigest()}
-        )
+        self._shard.write(END)
+        self.shards.append({"name": self._name, "samples": self._in_shard, **self._shard.seal()})
         self._shard = None
-
-    def _seal(self, stream: BinaryIO, name: str) -> None:
-        seal(stream, self.directory / name)
 
 
 def write_sealed(path: Path, content: bytes) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_prep.work import Kept
-from vlm.data.canonical import Record, TextPart
 
 SIDES = (64, 128, 224, 336, 448, 672, 1024, 1536)  # longer side, pixels, upper edges
 ASPECTS = (1.1, 1.5, 2.0, 3.0, 5.0, 10.0)  # longer over shorter side, upper edges
@@ -32,6 +31,7 @@ class Tally:
         self.image_twins: int = state.get("image_twins", 0)
         self.text_twins: int = state.get("text_twins", 0)
         self.both_twins: int = state.get("both_twins", 0)
+        self.contradictions: int = state.get("contradictions", 0)
         self.changed: int = state.get("changed", 0)
         self.compared: int = state.get("compared", 0)
         self.several_captions: bool = state.get("several_captions", False)
@@ -63,7 +63,7 @@ class Tally:
         of["answered"][str(answered)] += 1
         if record.rejected is not None:
             of["difference"][str(answered - rejected)] += 1
-            self._compare((record.meta or {}).get("diff_chosen"), _chosen(record))
+            self._compare((record.meta or {}).get("diff_chosen"), "".join(turn.text for turn in record.chosen or ()))
         self.several_captions |= bool((record.meta or {}).get("captions"))
         for medium, (mode, form) in zip(record.media, kept.sources, strict=True):
             short, long = sorted((medium.w, medium.h))
@@ -120,11 +120,6 @@ class Tally:
             "share_equal": round(counts[0] / total, 4),
             "share_changed": round(self.changed / self.compared, 4) if self.compared else None,
         }
-
-
-def _chosen(record: Record) -> str:
-    """The chosen answer."""
-    return "".join(part.text for turn in record.chosen or () for part in turn.content if isinstance(part, TextPart))
 
 
 def _percentile(counts: Counter[int], percent: int) -> int:

@@ -28,11 +28,10 @@ def prepare(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
             f"paths.data={tmp_path / 'data'}",
             "workers=0",
             *overrides,
+            *([f"from={folder}"] if folder else []),
         ]
         with initialize_config_module("conf", version_base=None):
-            config = OmegaConf.to_container(
-                compose("prepare", [*given, *([f"from={folder}"] if folder else [])]), resolve=True
-            )
+            config = OmegaConf.to_container(compose("prepare", given), resolve=True)
         return convert.prepare(*check(config), given)  # type: ignore[arg-type]
 
     return run

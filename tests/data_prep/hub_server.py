@@ -15,15 +15,22 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 class HubServer(ThreadingHTTPServer):
-    """One data set, owner/name, at one revision.
+    """One data set, owner/name, at one revision. asked: (method, path, Range) of every request."""
 
-    files: name -> content.   gated: nobody is let in.   stalls_after: bytes of an answer after which nothing more comes,
-    and the connection breaks when `goes_on` is set.   asked: (method, path, Range) of every request.
-    """
-
-    def __init__(self, files: dict[str, bytes], gated: bool = False, stalls_after: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.gated, self.stalls_after, self.goes_on = files, gated, stalls_after, Event()
+        self.show({})
+
+    def show(
+        self, files: dict[str, bytes], gated: bool = False, absent: bool = False, stalls_after: int | None = None
+    ) -> None:
+        """From now on.
+
+        files: name -> content.   gated: nobody is let in.   absent: it hangs up on everybody.   stalls_after: bytes of an
+        answer after which nothing more comes, and the connection breaks when `goes_on` is set.
+        """
+        self.files, self.gated, self.absent, self.stalls_after = files, gated, absent, stalls_after
+        self.goes_on = Event()
         self.asked: list[tuple[str, str, str | None]] = []
 
     @property
@@ -32,8 +39,8 @@ class HubServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(files: dict[str, bytes], **options: Any) -> Iterator[HubServer]:
-    server = HubServer(files, **options)
+def serving() -> Iterator[HubServer]:
+    server = HubServer()
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -61,6 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         path = urlsplit(self.path).path
         self.server.asked.append((self.command, path, self.headers.get("Range")))
+        if self.server.absent:
+            self.close_connection = True
+            return
         api, place = "/api/datasets/owner/name", "/datasets/owner/name/resolve/"
         if not path.startswith((api, place)):
             self._refuse(401, "RepoNotFound")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from data_prep.browse import BrowseSettings, main
 from data_prep.checking.marked import folder_reader
 from data_prep.command import run
-from tests.data_prep.small_talks import HOSTILE, SAMPLES, talks
+from tests.data_prep.small_talks import HOSTILE, SAMPLES, talks, turn
 from tests.hf_folder import write_tokenizer
 from vlm.contracts.batch import IGNORE
 from vlm.contracts.errors import InputError
@@ -100,6 +99,15 @@ def test_the_words_that_differ_are_marked_in_both_answers(text: str) -> None:
     assert re.findall(r"<mark>(.*?)</mark>", text) == ["two books", "a cat", ", asleep"]
 
 
+def test_long_answers_are_compared_as_far_as_they_are_shown(tmp_path: Path) -> None:
+    long = {**SAMPLES[3], "chosen": [turn("assistant", "One kite. " + "sky " * 2000)]}
+    long["rejected"] = [turn("assistant", "Two kites. " + "sky " * 2000)]
+    page = browsed(talks(tmp_path, [long]))
+    assert re.findall(r"<mark>(.*?)</mark>", page) == ["One kite", "Two kites"]
+    assert "and 4,010 more characters" in page
+    assert "and 4,011 more characters" in page
+
+
 def test_texts_of_the_data_stay_texts(text: str, page: Page) -> None:
     assert "<script" not in text.lower().replace("&lt;script", "")
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")]
@@ -163,15 +171,12 @@ def test_a_damaged_sample_and_picture_are_told_in_their_place(tmp_path: Path) ->
     assert "the bytes of talks-0000000002.png changed after they were written" in article
 
 
-def test_a_whole_folder_of_sets_is_one_page_beside_them(
-    split: Path, capsys: pytest.CaptureFixture[str], run_command: Callable[..., Any]
-) -> None:
+def test_a_whole_folder_of_sets_is_one_page_beside_them(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = split.parents[1]
-    assert main(BrowseSettings(root, samples=2)) == 0
+    assert main(BrowseSettings(root, samples=1)) == 0
     assert capsys.readouterr().out.strip() == str(root / "browse.html")
-    done = run_command("data_prep.browse", f"dir={split}", "samples=1")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(split.parent / "browse.html")
+    assert run("About.", BrowseSettings, main, [f"dir={split}", "samples=1"]) == 0
+    assert capsys.readouterr().out.strip() == str(split.parent / "browse.html")
 
 
 def test_a_manifest_of_few_keys_is_enough(tmp_path: Path) -> None:

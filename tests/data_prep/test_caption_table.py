@@ -155,7 +155,7 @@ def test_a_folder_without_exactly_one_table_is_refused(prepare, folder: Path, tm
     (folder / "more.csv").write_text("a,b\n")
     with pytest.raises(InputError, match=r"exactly one table.*captions.tsv, more.csv"):
         prepare("caption_table", folder)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not there; give the folder"):
         prepare("caption_table", tmp_path / "nowhere")
 
 
@@ -236,7 +236,7 @@ def test_another_configuration_or_another_table_is_refused(prepare, folder: Path
     prepare("caption_table", folder)
     with pytest.raises(
         InputError,
-        match=r"other settings.*captions.tsv(.|\n)*rm -r .* && python -m .* source=caption_table from=.*\n.*\n.* out=DIR",
+        match=r"other settings.*captions.tsv(.|\n)*rm -r .* && python -m .* source=caption_table .*from=.*\n.*\n.* out=ANOTHER_FOLDER",
     ):
         prepare("caption_table", folder, "source.pictures.max_side=64")
     add(folder, "im/k3.png\ta red kite")
@@ -261,7 +261,7 @@ def test_a_full_disk_is_told_and_gives_its_space_back(prepare, folder: Path, tmp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "shard-000000.tar.part")
 
-    monkeypatch.setattr("data_prep.writing.shard.ShardWriter._write", full)
+    monkeypatch.setattr("data_prep.writing.shard.Growing.write", full)
     with pytest.raises(RunError, match=r"No space left on device: shard.*out=DIR"):
         prepare("caption_table", folder)
     assert not list((tmp_path / "out").rglob("*.*"))

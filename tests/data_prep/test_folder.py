@@ -83,7 +83,7 @@ def test_a_metadata_table_names_pictures_and_captions(prepare, home: Path, tmp_p
     assert captions(tmp_path / "out") == sorted(
         [f"owl {n}" for n in range(0, 40, 2)] + [f"kite {n}" for n in range(1, 40, 2)]
     )
-    assert [file["file"] for file in manifest["source"]] == ["*", "metadata.jsonl"]
+    assert [file["file"] for file in manifest["source"]] == ["./", "metadata.jsonl"]
     rows = [row for row in read(home) if isinstance(row, Row)]
     assert (rows[0].meta, rows[-1].meta) == ({"place": "barn"}, None)
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,57 @@ def test_a_cut_before_the_last_clean_up_leaves_nothing_that_verify_finds(
     assert verify_shards(tmp_path / "out/caption_table/train") == []
 
 
+def stopped(prepare, folder: Path, monkeypatch) -> None:
+    """A preparation that a full disk has stopped behind its first shards."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data_prep.writing.shard.ShardWriter.finish", full)
+    with pytest.raises(RunError, match="goes on from its last complete state"):
+        prepare("caption_table", folder, *OVERRIDES)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["train/shard-*.tar.part", "train/index.npy.part", "train/skipped.jsonl.part"])
+def test_a_file_that_changed_while_it_was_unfinished_is_refused(
+    prepare, folder: Path, tmp_path: Path, monkeypatch, name: str
+) -> None:
+    stopped(prepare, folder, monkeypatch)
+    (path,) = (tmp_path / "out/caption_table").glob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{path.name} is not as it was written; .* Start anew with: rm -r"):
+        prepare("caption_table", folder, *OVERRIDES)
+
+
+def test_a_journal_that_changed_is_refused(prepare, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    stopped(prepare, folder, monkeypatch)
+    journal = tmp_path / "out/caption_table/journal.sqlite"
+    data = journal.read_bytes()
+    assert data.count(b'"next": 1') == 1
+    journal.write_bytes(data.replace(b'"next": 1', b'"next": 0'))
+    with pytest.raises(InputError, match=r"journal.sqlite is damaged; .* Start anew with: rm -r"):
+        prepare("caption_table", folder, *OVERRIDES)
+
+
+def test_two_stops_in_a_row_end_it_too(folder: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        words(folder, tmp_path, "workers=2"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(tmp_path.rglob("*.part")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.1)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert "Traceback" not in told
+
+
 def test_parts_that_do_not_belong_together_are_refused(prepare, folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "out/caption_table"
     prepare("caption_table", folder, *OVERRIDES, "part=0/2")
@@ -259,14 +311,7 @@ def test_a_source_that_changed_between_two_starts_is_refused(
     prepare, folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
     mine = Path(shutil.copytree(folder, tmp_path / "mine"))
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("data_prep.writing.shard.ShardWriter.finish", full)
-    with pytest.raises(RunError, match="goes on from its last complete state"):
-        prepare("caption_table", mine, *OVERRIDES)
-    monkeypatch.undo()
+    stopped(prepare, mine, monkeypatch)
     shards = sorted((tmp_path / "out").rglob("shard-*.tar"))
     assert shards, "finished shards stay when the disk is full"
     (mine / "captions.tsv").write_text((mine / "captions.tsv").read_text().replace("caption 5", "another 5"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -291,24 +290,20 @@ def test_evaluation_texts_without_pictures_overlap_with_nothing(tmp_path: Path) 
     assert found(tmp_path, jpeg(photograph(0))) is None
 
 
-def test_a_row_costs_less_than_a_millisecond_against_a_hundred_thousand_pictures(tmp_path: Path) -> None:
+def test_of_a_hundred_thousand_pictures_a_row_is_compared_with_a_few_hundred(tmp_path: Path, monkeypatch) -> None:
     draw = np.random.default_rng(0)
     count = 100_000
-    hashes = draw.integers(0, 2**63, 2 * count, dtype=np.uint64)
-    digests = draw.integers(0, 256, (2 * count, 32), dtype=np.uint8)
-    thumbs = np.zeros((count, 32, 32), np.uint8)
-    thumbs.tofile(tmp_path / "thumbs.raw")
+    np.zeros((count, 32, 32), np.uint8).tofile(tmp_path / "thumbs.raw")
     for name in ("ids", "id_rows", "rows"):
         np.save(tmp_path / f"{name}.npy", np.arange(count))
-    write_digests(tmp_path, digests)
-    write_hashes(tmp_path, hashes)
+    write_digests(tmp_path, draw.integers(0, 256, (2 * count, 32), dtype=np.uint8))
+    write_hashes(tmp_path, draw.integers(0, 2**63, 2 * count, dtype=np.uint64))
     overlap = Overlap((Table("big", "split", count, "0", True, tmp_path, tmp_path),), near=True)
-    rows = [store(jpeg(photograph(seed)), "x.jpg", RULES) for seed in range(40)]
+    compared, count_bits = [], np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", lambda bits: compared.append(np.size(bits)) or count_bits(bits))
+    rows = [store(jpeg(photograph(seed)), "x.jpg", RULES) for seed in range(20)]
     assert not any(overlap.find("x.jpg", stored) for stored in rows)
-    start = time.perf_counter()
-    for stored in rows:
-        overlap.find("x.jpg", stored)
-    assert (time.perf_counter() - start) / len(rows) < 1e-3
+    assert 0 < sum(compared) / len(rows) < 500
 
 
 def _stream(content: bytes) -> Any:

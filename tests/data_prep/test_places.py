@@ -157,10 +157,10 @@ def test_a_damaged_member_is_found_by_its_checksum(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[1000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(Unfit, match=r"media_truncated: 1.jpg in .*pictures.zip is damaged: its checksum differs"):
+    with pytest.raises(Unfit, match=r"media_truncated: in pictures.zip is damaged: its checksum differs"):
         unread.read()
     path.write_bytes(data[:1000])
-    with pytest.raises(Unfit, match=r"media_truncated: 1.jpg in .* has .* of its 5000 bytes"):
+    with pytest.raises(Unfit, match=r"media_truncated: in pictures.zip has .* of its 5000 bytes"):
         unread.read()
     path.unlink()
     with pytest.raises(Unfit, match=r"media_missing: 1.jpg in .*No such file"):
@@ -234,7 +234,15 @@ def test_a_dry_run_does_not_read_an_archive_to_its_end(tmp_path: Path) -> None:
     FORMS["zip"](tmp_path)
     inputs = Inputs({"from": tmp_path}, dry=True)
     assert Pictures(inputs, NAMES, "").at("1.jpg", WHERE).read() == b"one"
-    assert inputs.files == []
+    assert [(file.file, file.sha256) for file in inputs.files] == [("pictures.zip", "")]
+
+
+def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path: Path) -> None:
+    FORMS["tar"](tmp_path)
+    path = tmp_path / "pictures.tar"
+    path.write_bytes(path.read_bytes()[:1024])
+    with pytest.raises(InputError, match="pictures.tar has no mark at its end: it is cut short"):
+        pictures(tmp_path)
 
 
 def test_a_file_that_is_neither_is_refused(tmp_path: Path) -> None:

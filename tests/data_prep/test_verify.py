@@ -272,7 +272,7 @@ def test_every_picture_is_decoded_not_only_its_header(split: Path) -> None:
 
 def test_a_lost_or_broken_list_of_skips_is_found(split: Path) -> None:
     (split / "skipped.jsonl").write_text('{"reason": "text_empty"}\n{"re\n')
-    assert verify_split(split, workers=0).faults.counts["skips_wrong"] == 2
+    assert verify_split(split, workers=0).faults.counts["skips_wrong"] == 3
     (split / "skipped.jsonl").unlink()
     assert kinds(split) == {"skips_wrong"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_prep.overlaps.overlap import gather
 from data_prep.verify import verify_shards
 from tests import hf_folder
 from tests.data_prep.conftest import encoded, picture
@@ -127,7 +128,10 @@ def test_evaluation_pictures_are_left_out_and_counted_by_set(prepare, write, tmp
 
 
 def test_an_unknown_licence_is_refused_by_row(prepare, write) -> None:
-    with pytest.raises(InputError, match=r"chats.jsonl row 0: licence 'WTFPL' is unknown; add it .* source.licenses"):
+    with pytest.raises(
+        InputError,
+        match=r"chats.jsonl row 0: licence 'WTFPL' is unknown; add it .* '\+\+source.licenses=\{WTFPL: \[\]\}'",
+    ):
         prepare("chat_jsonl", write(), "source.reader.license=WTFPL")
 
 
@@ -199,3 +203,47 @@ def test_the_manifest_tells_the_command_without_places_of_this_machine(prepare, 
     manifests = prepare("chat_jsonl", write(), "source.pictures.max_side=20", "against=[]")
     words = "source=chat_jsonl source.pictures.max_side=20 'against=[]' from=DIR"
     assert {manifest["command"] for manifest in manifests} == {f"python -m data_prep.prepare {words}"}
+
+
+def test_another_picture_under_the_same_name_is_noticed(prepare, write, tmp_path: Path) -> None:
+    folder = write()
+    prepare("chat_jsonl", folder)
+    (folder / "7.png").write_bytes(encoded(picture(700, 50, 50)))
+    with pytest.raises(InputError, match=r"was prepared from other files in .*mine.*\n  rm -r .* && python -m"):
+        prepare("chat_jsonl", folder)
+
+
+@pytest.mark.parametrize(("name", "told"), [("nowhere/at/all", "is not there"), ("mine/chats.jsonl", "is a file")])
+def test_a_place_that_is_no_folder_is_refused_though_the_set_is_prepared(
+    prepare, write, tmp_path: Path, name: str, told: str
+) -> None:
+    prepare("chat_jsonl", write())
+    with pytest.raises(InputError, match=told):
+        prepare("chat_jsonl", tmp_path / name)
+
+
+@pytest.mark.parametrize("part", ["2/2", "0/0", "1", "a/b"])
+def test_a_part_is_i_of_n_from_0_on(prepare, write, part: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not i/n with i below n: of two parts the first is 0/2"):
+        prepare("chat_jsonl", write(), f"part='{part}'")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(prepare, write, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tokenizer: .*mine has no tokenizer.json"):
+        prepare("chat_jsonl", write(), f"tokenizer={tmp_path / 'mine'}")
+
+
+def test_an_answer_that_is_chosen_here_and_rejected_there_is_counted(prepare, tmp_path: Path) -> None:
+    home = tmp_path / "mine"
+    home.mkdir()
+    answers = [("red", "blue"), ("green", "red"), ("red", "pink")] + [(f"yes {n}", f"no {n}") for n in range(40)]
+    rows = [{"prompt": "Which colour?", "chosen": chosen, "rejected": rejected} for chosen, rejected in answers]
+    (home / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (manifest,) = prepare("preference_jsonl", home, "source.holdout=null")
+    assert manifest["dup"]["contradictions"] == 2, "the second row rejects what the first chose, the third chooses it"
+
+
+def test_further_sets_are_compared_with_beside_the_evaluation_splits(prepare, write, tmp_path: Path) -> None:
+    prepare("chat_jsonl", write(), f"out={tmp_path / 'data'}", "source.evaluation=[val]", "source.name=benchmark")
+    tables = gather(["all", "benchmark/train"], tmp_path / "data", "chat_jsonl")
+    assert [table.name for table in tables] == ["benchmark/val", "benchmark/train"]

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.runs.commands import EXPERIMENT, train
+from vlm.contracts.errors import InputError
+from vlm.data.licences import LicenceRefused
 
 
 def test_a_run_tells_and_keeps_the_licence_flags_of_its_sets(
@@ -35,3 +37,18 @@ def test_training_is_refused_by_the_policy_before_anything_is_made(
         assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_policy_refuses_a_run_that_is_finished_already(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, "phase.max_steps=1")
+    with pytest.raises(LicenceRefused, match="permissive_only does not allow what this run would read"):
+        train(data, tmp_path, "phase.max_steps=1", "data.licence_policy=permissive_only")
+
+
+def test_a_split_that_is_for_scoring_is_not_trained_on_by_mistake(data: Path, tmp_path: Path) -> None:
+    scored = ["phase.max_steps=1", "data.train.mnist.split=test", "data.train.mnist.rows=null"]
+    with pytest.raises(
+        InputError, match=r"data.train.mnist.split: test is for scoring alone.*data.allow_eval_split=true"
+    ):
+        train(data, tmp_path, *scored)
+    assert train(data, tmp_path, *scored, "+data.allow_eval_split=true").is_dir()

@@ -64,7 +64,10 @@ class LocalitySettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which prepared sets a run reads, and how. licence_policy: refuses sets, and changes nothing about a run."""
+    """Which prepared sets a run reads, and how.
+
+    licence_policy, allow_eval_split: refuse or allow sets, and change nothing about a run.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     train: dict[str, SetUse | None]
@@ -77,6 +80,7 @@ class DataSettings:
     locality: LocalitySettings | None = None
     overflow: Literal["cut", "skip"] = "cut"
     licence_policy: Literal["any", "no_noncommercial", "permissive_only"] = "any"
+    allow_eval_split: bool = False
 
 
 @dataclass(frozen=True)

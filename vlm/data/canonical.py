@@ -63,6 +63,11 @@ class Message:
     role: Literal["system", "user", "assistant"]
     content: list[Annotated[TextPart | MediumPart, Field(discriminator="type")]]
 
+    @property
+    def text(self) -> str:
+        """All that is said in it."""
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
 
 @dataclass(frozen=True)
 class MediumRecord:
@@ -198,13 +203,9 @@ def to_sample(record: Record, payloads: list[bytes]) -> Sample:
         turns = (Turn("user", tuple(range(len(media)))), Turn("assistant", (record.caption,)))
     else:
         turns = tuple(_turn(message) for message in (*(record.messages or ()), *(record.chosen or ())))
-    rejected = None if record.rejected is None else _text(record.rejected[-1])
+    rejected = None if record.rejected is None else record.rejected[-1].text
     return Sample(record.key, turns, media, rejected, meta)
 
 
 def _turn(message: Message) -> Turn:
     return Turn(message.role, tuple(p.text if isinstance(p, TextPart) else p.i for p in message.content))
-
-
-def _text(message: Message) -> str:
-    return "".join(part.text for part in message.content if isinstance(part, TextPart))

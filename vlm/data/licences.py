@@ -25,6 +25,10 @@ POLICIES: Mapping[str, frozenset[str]] = {
 NAMELESS = ("", "unknown", "noassertion", "none", "licenseref-unknown")
 
 
+class LicenceRefused(InputError):
+    """A policy does not allow a set."""
+
+
 def flags_of(manifest: Mapping[str, Any] | None) -> dict[str, list[str]]:
     """flag -> the licences in a prepared split that cause it.
 
@@ -76,7 +80,7 @@ def refuse_source(name: str, licenses: Mapping[str, Iterable[str]], policy: str)
             flags.setdefault(flag, []).append(license)
     if lines := list(refused(f"source {name}", flags, policy)):
         listing = "\n".join(f"  {line}" for line in lines)
-        raise InputError(
+        raise LicenceRefused(
             f"licence_policy={policy} does not allow this source; nothing was started\n{listing}\n"
             "Choose another source, or allow it with licence_policy=any"
         )

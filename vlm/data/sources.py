@@ -11,7 +11,7 @@ from typing import Any
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample
 from vlm.contracts.settings import DataSettings, LocalitySettings, SetUse
-from vlm.data.licences import flags_of, refused, union
+from vlm.data.licences import LicenceRefused, flags_of, refused, union
 from vlm.data.order import Mix, Source, quotas
 from vlm.data.shards import ShardSet
 from vlm.data.stream import PROMISES, StreamSet
@@ -84,8 +84,8 @@ class Opened:
 
 
 def open_all(root: str, settings: DataSettings) -> Opened:
-    """Raises: InputError as `open_slices`, for two training sets that are two preparations of one, and for licences
-    that `data.licence_policy` refuses.
+    """Raises: InputError as `open_slices`, for two training sets that are two preparations of one, and for training on a
+    split that is for scoring; LicenceRefused for what `data.licence_policy` does not allow.
     """
     slices = {
         "train": open_slices(root, settings.train),
@@ -93,6 +93,8 @@ def open_all(root: str, settings: DataSettings) -> Opened:
         "test": open_slices(root, settings.test),
     }
     _refuse_doubles(slices["train"])
+    if not settings.allow_eval_split:
+        _refuse_evaluation(slices["train"])
     opened = [part for parts in slices.values() for part in parts]
     if streams := sorted({part.name for part in opened if isinstance(part.shards, StreamSet)}):
         log.warning("read as a stream: %s; what that cannot promise: %s", ", ".join(streams), PROMISES)
@@ -114,10 +116,19 @@ def _flags(parts: Sequence[Slice]) -> dict[str, dict[str, list[str]]]:
 def _refuse_licences(flags: Mapping[str, Mapping[str, list[str]]], policy: str) -> None:
     if lines := [line for name, found in flags.items() for line in refused(name, found, policy)]:
         listing = "\n".join(f"  {line}" for line in lines)
-        raise InputError(
+        raise LicenceRefused(
             f"data.licence_policy: {policy} does not allow what this run would read; nothing was started\n{listing}\n"
             "Leave a set out with data.train.SET=null (validate, test alike), or allow all with data.licence_policy=any"
         )
+
+
+def _refuse_evaluation(slices: Sequence[Slice]) -> None:
+    for part in slices:
+        if isinstance(part.shards, ShardSet) and part.shards.manifest.get("evaluation"):
+            raise InputError(
+                f"data.train.{part.name}.split: {part.shards.split} is for scoring alone; scores of a model that was "
+                "trained on it say nothing. Name another split, or allow it with data.allow_eval_split=true"
+            )
 
 
 def _refuse_doubles(slices: Sequence[Slice]) -> None:
@@ -173,6 +184,15 @@ def _windows(part: Slice, locality: LocalitySettings | None) -> tuple[int, int] 
         return None
     rows = max(1, round(locality.block_mb * 2**20 / part.shards.row_bytes))
     return rows, max(1, round(locality.window_mb / locality.block_mb))
+
+
+def pairs(slices: Sequence[Slice]) -> list[str]:
+    """Names of the sets that hold preference pairs."""
+    return [
+        part.name
+        for part in slices
+        if isinstance(part.shards, ShardSet) and "preference" in (part.shards.manifest.get("kind") or {})
+    ]
 
 
 def describe(uses: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from vlm.training.stopping import Stopped
 log = logging.getLogger(__name__)
 LEFT_OUT = "validation rows that cannot be used were left out"
 BLIND = "this model does not use its pictures"
+ROUND = 256  # samples over which a mix keeps its shares
 SHARE_TOLERANCE = 0.01  # of all samples, between what a set was asked for and what it gave
 STATUS_SECONDS = 5  # between two updates of status.json while nothing else happens
 QUIET_SECONDS = 15  # without a terminal, a line of progress at most this often
@@ -141,7 +142,7 @@ class Recorder(Callback):
         """A set that gave another part of the samples than it was asked for is no detail."""
         for name, part in self.ledger.shares().items():
             difference = abs(part["share"] - asked[name])
-            if difference > SHARE_TOLERANCE and difference * self.ledger.counts["samples"] > 2:  # a round of the mix
+            if difference > SHARE_TOLERANCE and self.ledger.counts["samples"] >= ROUND:
                 warning = f"{name} gave {part['share']:.1%} of the samples, but {asked[name]:.1%} were asked for"
                 log.warning("%s: %s", self.folder.path.name, warning)
                 self.folder.update(warnings=[*self.folder.status.get("warnings", []), warning])

@@ -41,16 +41,19 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in _flat({key: known.get(key) for key in RECIPE}) if key not in FREE}
 
 
+ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
+
+
 def recipe_id(config: Mapping[str, Any]) -> str:
     """Equal for two runs of one recipe, whatever their hardware, length and habits of logging."""
     return _hash(recipe(config))
 
 
 def _by_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Other runs enter by their id, not by their path; a policy that allows the run is no part of it."""
+    """Other runs enter by their id, not by their path; what only allows the run is no part of it."""
     weights = {part: _identity(source) for part, source in (config.get("weights") or {}).items()}
     if isinstance(data := config.get("data"), Mapping):
-        config = {**config, "data": {key: value for key, value in data.items() if key != "licence_policy"}}
+        config = {**config, "data": {key: value for key, value in data.items() if key not in ALLOWING}}
     return {**config, **{key: _identity(config.get(key)) for key in ("init_from", "resume")}, "weights": weights}
 
 

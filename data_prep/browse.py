@@ -77,7 +77,7 @@ def page(views: list[SplitView], settings: BrowseSettings, reader: str) -> str:
     """The whole page. reader: what laid out the text rows."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from data_prep.checking import overview
+    from data_prep.writing import overview
 
     environment = Environment(
         loader=PackageLoader("data_prep.checking", "."),

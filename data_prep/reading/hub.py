@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from data_prep.reading.archive import sha256_of
 from data_prep.settings import Hub
 from vlm.contracts.errors import InputError
 
@@ -92,11 +93,20 @@ def _download(repo: str, revision: str | None, patterns: list[str] | None, home:
         if held != expected:
             (folder / name).unlink(missing_ok=True)
             raise InputError(f"{folder / name} has {held} bytes, the hub says {expected}; give the same command again")
+    for entry in info.siblings or ():
+        if entry.rfilename in wanted and entry.lfs is not None:
+            _refuse_other_bytes(folder / entry.rfilename, entry.lfs.sha256)
     content = {"repo": repo, "license": license, "patterns": patterns, "files": wanted}
     part = home / f"{info.sha}.part"
     part.write_text(json.dumps(content, indent=1), "utf-8")
     os.replace(part, _mark(folder))
     return folder
+
+
+def _refuse_other_bytes(path: Path, sha256: str) -> None:
+    if sha256_of(path) != sha256:
+        path.unlink()
+        raise InputError(f"{path} is not what the hub holds (sha256); it is removed, give the same command again")
 
 
 def _mark(folder: Path) -> Path:

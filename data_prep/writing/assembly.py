@@ -24,7 +24,6 @@ from vlm.data.shards import key_of
 
 log = logging.getLogger(__name__)
 SAVE_S = 20.0  # seconds of work that a power cut may cost
-PLACEHOLDER = 20  # rows with the same picture beyond which it is a server's "gone" picture, where pictures are unique
 
 
 class Assembly:
@@ -104,8 +103,7 @@ class Assembly:
         seen = self.journal.picture(same, origin)
         tally.image_twins += seen is not None
         if rule == "pictures" and seen is not None:
-            reason = "dup_exact" if seen[1] < PLACEHOLDER else "media_placeholder"
-            return skip(reason, f"the same pixels as {seen[0]}")
+            return skip("dup_exact", f"the same pixels as {seen}")
         text = record.caption or next((turn.text for turn in record.messages or ()), "")
         tally.contradictions += self.journal.contradicts(same)
         tally.text_twins += self.journal.text(same, text)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_prep.checking.overview import duplicates, equation, flags, histograms, removed_for_evaluation, size, skips
+from data_prep.writing.overview import duplicates, equation, flags, histograms, removed_for_evaluation, size, skips
 
 SPDX = re.compile(r"[A-Za-z0-9.+-]+")
 KINDS = {

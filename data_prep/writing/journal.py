@@ -59,8 +59,8 @@ class Journal:
             self._base.execute("COMMIT")
             self._base.execute("BEGIN")
 
-    def picture(self, same: Same, origin: str) -> tuple[str, int] | None:
-        """Notes a first picture. Returns: which row had it first, and how often it was seen before; None if never."""
+    def picture(self, same: Same, origin: str) -> str | None:
+        """Notes a first picture. Returns: which row had it first, None if this one."""
         if same.picture is None:
             return None
         return self._seen("pictures", "first", same.picture, origin)
@@ -108,15 +108,15 @@ class Journal:
         if remove:
             discard(self.path.parent)
 
-    def _seen(self, table: str, column: str, digest: str, value: str) -> tuple[str, int] | None:
+    def _seen(self, table: str, column: str, digest: str, value: str) -> str | None:
         key = bytes.fromhex(digest)
         with self._told():
-            found = self._base.execute(f"SELECT {column}, times FROM {table} WHERE digest = ?", (key,)).fetchone()
+            found = self._base.execute(f"SELECT {column} FROM {table} WHERE digest = ?", (key,)).fetchone()
             if found is None:
                 self._base.execute(f"INSERT INTO {table} VALUES (?, ?, 1)", (key, value))
             else:
                 self._base.execute(f"UPDATE {table} SET times = times + 1 WHERE digest = ?", (key,))
-        return found
+        return None if found is None else found[0]
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -97,7 +97,7 @@ def write_manifest(
             "text": tally.text_twins,
             "both": tally.both_twins,
             "contradictions": tally.contradictions,
-            "removed": tally.of["skipped"]["dup_exact"] + tally.of["skipped"]["media_placeholder"],
+            "removed": tally.of["skipped"]["dup_exact"],
             "commonest_texts": whole["commonest_texts"],
         },
         "overlap": {"against": identity.overlap, "removed": tally.sorted("overlap")},

@@ -122,6 +122,14 @@ def test_only_the_files_of_the_source_are_fetched_and_revision_and_licence_are_t
     assert "the hub cannot be read" in call(f"owner/name@{COMMIT}", tmp_path).fault
 
 
+def test_a_file_that_is_not_what_the_hub_holds_is_removed_and_told(call, server, tmp_path: Path) -> None:
+    server.show(FILES)
+    server.checksums = {"pictures/1.jpg": "0" * 64}
+    done = call("owner/name", tmp_path)
+    assert "1.jpg is not what the hub holds (sha256); it is removed, give the same command again" in done.fault
+    assert not list(tmp_path.rglob("1.jpg"))
+
+
 @pytest.mark.parametrize("end", ["broken", "killed"])
 def test_an_interrupted_download_is_gone_on_with(call: Caller, server, tmp_path: Path, end: str) -> None:
     files = {"rows.json": b"[]", "pictures/all.tar": os.urandom(1 << 20) * 24}

@@ -163,7 +163,7 @@ def test_a_damaged_member_is_found_by_its_checksum(tmp_path: Path) -> None:
     with pytest.raises(Unfit, match=r"media_truncated: in pictures.zip has .* of its 5000 bytes"):
         unread.read()
     path.unlink()
-    with pytest.raises(Unfit, match=r"media_missing: 1.jpg in .*No such file"):
+    with pytest.raises(Unfit, match=r"media_missing: in pictures.zip cannot be read: No such file"):
         unread.read()
 
 
@@ -241,7 +241,7 @@ def test_a_tar_that_is_cut_between_two_members_is_refused(tmp_path: Path) -> Non
     FORMS["tar"](tmp_path)
     path = tmp_path / "pictures.tar"
     path.write_bytes(path.read_bytes()[:1024])
-    with pytest.raises(InputError, match="pictures.tar has no mark at its end: it is cut short"):
+    with pytest.raises(InputError, match=r"pictures.tar has no mark at its end: it is cut short"):
         pictures(tmp_path)
 
 

@@ -82,20 +82,6 @@ def test_equal_rows_are_removed_and_equal_pictures_only_counted(prepare, write, 
     assert sum(manifest["dup"]["removed"] for manifest in manifests) == 1
 
 
-def test_one_picture_for_many_rows_is_a_servers_placeholder_where_pictures_are_unique(prepare, tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    names = [f"{number}.png" for number in range(60)]
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(encoded(picture(number if number < 30 else 99)))
-    (folder / "captions.tsv").write_text("".join(f"{name}\tcaption of {name}\n" for name in names))
-    free = ["source.duplicates=pictures", "++source.budget.media_placeholder=100"]
-    manifests = prepare("caption_table", folder, *free)
-    reasons = {reason for reason, _ in skipped(tmp_path / "out")}
-    assert reasons == {"dup_exact", "media_placeholder"}
-    assert sum(manifest["counts"]["skipped"].get("media_placeholder", 0) for manifest in manifests) == 10
-
-
 def test_lengths_are_bytes_or_the_tokens_of_a_given_tokenizer(prepare, write, tmp_path: Path) -> None:
     folder = write(chat(3, "a much longer answer of eight words there", id="long"))
     plain = prepare("chat_jsonl", folder)

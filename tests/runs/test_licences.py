@@ -51,4 +51,4 @@ def test_a_split_that_is_for_scoring_is_not_trained_on_by_mistake(data: Path, tm
         InputError, match=r"data.train.mnist.split: test is for scoring alone.*data.allow_eval_split=true"
     ):
         train(data, tmp_path, *scored)
-    assert train(data, tmp_path, *scored, "+data.allow_eval_split=true").is_dir()
+    assert train(data, tmp_path, *scored, "data.allow_eval_split=true").is_dir()

@@ -71,7 +71,8 @@ def guard(words: list[str], about: Callable[[], str], work: Callable[[], int], s
         print(f"{error.strerror or error}: {error.filename or 'standard output'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending already
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
         print(stopped, file=sys.stderr)
         return 75
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.budget import OverBudget
-from data_prep.earlier import already_prepared, identity_of
+from data_prep.earlier import COMMAND, already_prepared, identity_of
 from data_prep.inputs import check_origin, gather, numbered
 from data_prep.overlaps import overlap
 from data_prep.progress import bar
@@ -39,16 +39,16 @@ def prepare(settings: PrepareSettings, converter: Converter, words: Sequence[str
     root = Path(settings.out) / source.name
     refuse_source(source.name, settings.licenses_read, settings.licence_policy)
     with disk_faults_told(source.name, root):
+        check_origin(settings)
         if settings.dry_run:
             work = Work(source, overlap.Overlap((), near=False), settings.tokenizer, settings.licence_policy)
             return [trial(settings, converter, gather(settings), work)]
-        check_origin(settings)
         tables = overlap.gather(settings.against, Path(settings.paths.data), source.name)
         identity = identity_of(settings, overlap.describe(tables), words)
         work = Work(source, overlap.Overlap(tables, source.near), settings.tokenizer, settings.licence_policy)
         place = root / settings.part_name if settings.part else root
         with only_one(place):
-            if finished := already_prepared(root, settings, identity, words):
+            if finished := already_prepared(root, settings, identity, [*COMMAND, *words]):
                 log.info("%s is already prepared in %s", source.name, root)
                 return finished
             inputs = gather(settings)
@@ -82,8 +82,11 @@ def assemble(
                 progress(number)
         manifests = assembly.finish(files)
     except OverBudget as error:
-        assembly.refuse()
-        assembly.interrupt()
+        with deaf():
+            try:
+                assembly.refuse()
+            finally:
+                assembly.interrupt()
         raise OverBudget(f"{error}\nEvery skipped row with its reason: {assembly.refused}") from error
     except BaseException:
         with deaf():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.reading.hub import hub, is_hub_id, package_of
 from data_prep.reading.packages import fetch
@@ -35,12 +36,12 @@ def gather(settings: PrepareSettings) -> Inputs:
     Raises: InputError if there is nothing to read.
     """
     source, cache = settings.source, Path(settings.paths.data) / ".cache"
-    scratch = cache / "made" / source.name
+    known: dict[str, Any] = {"scratch": cache / "made" / source.name, "out": Path(settings.out)}
+    known |= {"dry": settings.dry_run, "limit": settings.limit}
     if settings.folder is not None:
         folder = _given(settings, settings.folder, cache)
-        package = package_of(folder)
-        return Inputs({"from": folder}, scratch=scratch, dry=settings.dry_run, package=package, limit=settings.limit)
-    inputs = Inputs({}, scratch=scratch, dry=settings.dry_run, limit=settings.limit)
+        return Inputs({"from": folder}, package=package_of(folder), **known)
+    inputs = Inputs({}, **known)
     left_out = []
     for name in settings.parts or list(source.packages):
         try:

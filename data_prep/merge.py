@@ -49,11 +49,18 @@ def merge(given: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
     parts = {folder: read_part(folder) for folder in folders}
     first = _belong_together(parts)
     prepared, _ = check(first["settings"])
-    prepared = replace(prepared, part=None, out=str(out or prepared.out))
+    source = replace(prepared.source, budget=_widest([part["settings"]["source"]["budget"] for part in parts.values()]))
+    # The places that were read from need not be there any more: what was read is held to its checksums.
+    prepared = replace(prepared, source=source, part=None, folder=None, out=str(out or prepared.out))
     root, identity = Path(prepared.out) / prepared.source.name, Identity(**first["identity"])
     files = [SourceFile(**file) for file in first["files"]]
     with disk_faults_told(prepared.source.name, root):
-        if finished := already_prepared(root, prepared, identity):
+        command = ["python", "-m", "data_prep.merge", f"parts=[{','.join(map(str, given))}]"]
+        if finished := already_prepared(root, prepared, identity, command):
+            if finished[0]["source"] != first["files"]:
+                raise InputError(
+                    f"{root} was prepared from other files; remove it, or name another folder with out=DIR"
+                )
             return finished
         with bar(f"merging {prepared.source.name}", first["rows"]) as progress, only_one(root):
             assembly = Assembly(prepared.source, root, identity)
@@ -61,13 +68,26 @@ def merge(given: Sequence[Path], out: Path | None) -> list[dict[str, Any]]:
             return assemble(assembly, rest, files, progress.to)
 
 
+def _widest(budgets: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Of each reason the largest that any part was given; None is no limit."""
+    widest: dict[str, float | None] = {}
+    for reason in {reason for budget in budgets for reason in budget}:
+        given = [budget[reason] for budget in budgets if reason in budget]
+        widest[reason] = None if None in given else max(value for value in given if value is not None)
+    return widest
+
+
 def _belong_together(parts: Mapping[Path, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Returns: one of them. Raises: InputError unless each part of one preparation is there once, complete."""
+    from data_prep.writing.manifest import Identity
+
     (folder, first), *others = parts.items()
     for other, part in others:
-        for name in ("identity", "files", "rows"):
-            if part["complete"] and first["complete"] and part[name] != first[name]:
-                raise InputError(f"{other} and {folder} differ in their {name}; give the parts of one preparation")
+        differing = [name for name in ("files", "rows") if part["complete"] and part[name] != first[name]]
+        if Identity(**part["identity"]).unfinished != Identity(**first["identity"]).unfinished:
+            differing.insert(0, "settings")
+        if differing and first["complete"]:
+            raise InputError(f"{other} and {folder} differ in their {differing[0]}; give the parts of one preparation")
     unfinished = [f"{part['part'][0]}/{part['part'][1]}" for part in parts.values() if not part["complete"]]
     if unfinished:
         raise InputError(f"not complete: part={', part='.join(unfinished)}; the same command goes on with each")

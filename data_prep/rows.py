@@ -19,7 +19,7 @@ class Unread(Protocol):
     """Bytes that lie somewhere: small to send to another process, read where the picture is converted."""
 
     def read(self) -> bytes:
-        """Raises: Unfit("media_missing", ...) if nothing can be read there; the picture is named by who asks."""
+        """Raises: Unfit("media_missing" | "media_huge" | "media_truncated"); the picture is named by who asks."""
         ...
 
 
@@ -66,7 +66,7 @@ class Unfit(Exception):
 class Row:
     """A source row that should become a sample.
 
-    split: None = decided by a hash of the first picture's pixels (`holdout` in the source's settings).
+    split: None = decided by hashes of its pictures (`holdout` in the source's settings).
     Exactly the fields of one kind are set: caption; messages; or messages, chosen and rejected.
     merged: further source rows that this one took in.   repaired: names of what the converter mended.
     """
@@ -131,6 +131,7 @@ class Inputs:
     dry: a dry run: nothing may be fetched, written or read to its end, the first rows are enough.
     package: where the folder "from" was published, as SourceFile has it.
     limit: only so many rows of each split will be taken; a converter that fetches rows need not fetch more.
+    out: where the output goes; it is no input, should it lie among them.
     """
 
     places: dict[str, Path]
@@ -138,6 +139,7 @@ class Inputs:
     scratch: Path = Path()
     dry: bool = False
     package: str = ""
+    out: Path | None = None
     limit: int | None = None
 
     def only(self) -> Path:
@@ -155,10 +157,10 @@ class Inputs:
             inside = path.is_relative_to(folder)  # pictures may lie elsewhere
             name = (path.relative_to(folder) if inside else path.resolve()).as_posix()
             if path.is_dir():
-                name, (size, digest) = f"{name}/", (0, "") if self.dry else listing(path)
+                name, (size, digest) = f"{name}/", (0, "") if self.dry else listing(path, self.out)
             else:
                 size, digest = path.stat().st_size, "" if self.dry else sha256_of(path)
-            noted = SourceFile(name, size, digest, self.package)
+            noted = SourceFile(name, size, digest, self.package if inside else "")
             if noted not in self.files:
                 self.files.append(noted)
         return path

@@ -55,7 +55,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Every `every`-th row, by a hash of its first picture, or of its text if it has none, goes to `split`.
+    """Every `every`-th picture by a hash, and each row that shows one, goes to `split`; a row without any by its text.
 
     The others go to the first split. by: what is hashed of the picture; its name costs nothing, where a picture has one.
     """

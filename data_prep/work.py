@@ -65,7 +65,7 @@ Outcome = tuple[int, Kept | Skip]
 class Work:
     """What every row of a set goes through.
 
-    splits: of the set; rows without one go to the first, or are held out by their pixels or text.
+    splits: of the set; rows without one go to the first, or are held out by their pictures or text.
     overlap: evaluation pictures that are left out.   tokenizer: folder, None = lengths are bytes of UTF-8.
     policy: licences that it refuses are an error here too, whatever named them.
     """

@@ -71,8 +71,8 @@ def outcomes(
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Ctrl-C is heard afterwards. A process that is started inside never hears it, not even while it imports."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """A request to stop is heard afterwards. A process that is started inside never hears Ctrl-C, even while it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -107,6 +107,7 @@ _work: Callable[[Any], Any] | None = None  # of a worker process, set when it st
 def _start(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # by which the pool ends its processes
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

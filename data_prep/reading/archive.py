@@ -37,11 +37,20 @@ def files(place: Path, under: str, endings: tuple[str, ...]) -> list[Found]:
     return opened
 
 
-def listing(folder: Path) -> tuple[int, str]:
-    """Bytes of all files below a folder, hidden ones aside, and a sha256 of their names and sizes."""
-    digest, total = hashlib.sha256(), 0
-    for home, inside, names in os.walk(folder):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+def listing(folder: Path, without: Path | None = None) -> tuple[int, str]:
+    """Bytes of all files below a folder, hidden ones aside, and a sha256 of their names and sizes.
+
+    without: a folder that is left out, where the output lies among the input. Raises: OSError for one that is closed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    digest, total, left_out = hashlib.sha256(), 0, without.resolve() if without else None
+    for home, inside, names in os.walk(folder, onerror=refuse):
+        inside[:] = sorted(
+            name for name in inside if not name.startswith(".") and Path(home, name).resolve() != left_out
+        )
         for path in (Path(home, name) for name in sorted(names) if not name.startswith(".")):
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode("utf-8", "surrogateescape"))

@@ -58,7 +58,7 @@ def hub(text: str, known: Hub | None, cache: Path) -> Path:
 
 def package_of(folder: Path) -> str:
     """What `SourceFile.package` says of a file in a folder that `hub` gave: "hub owner/name commit"; else ""."""
-    if folder.parents[1].name != "hub" or not COMMIT.fullmatch(folder.name):
+    if folder.parent.parent.name != "hub" or not COMMIT.fullmatch(folder.name):
         return ""
     return f"hub {folder.parent.name.replace('--', '/', 1)} {folder.name}"
 

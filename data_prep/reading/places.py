@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_prep.rows import FileAt, Inputs, Unfit, Unread
+from data_prep.rows import LARGEST_FILE, FileAt, Inputs, Unfit, Unread
 from vlm.contracts.errors import InputError
 
 FIRST, SHARE = 1000, 0.95  # of the first so many names that are asked for, this share must be there
-LARGEST = 1 << 28  # bytes of a member; a picture is never larger
 LOCAL_HEADER = 30  # bytes before a zip member's name; the last four are the lengths of name and extra field
 PACKED = {
     b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x9d": "compress",
@@ -153,8 +152,10 @@ class _Archive:
         if row is None:
             return None
         at, stored, size, crc, deflated = self._rows[row].tolist()
-        if max(stored, size) > LARGEST:
-            raise Unfit("media_huge", f"{name} in {Path(self._path).name} has {size} bytes; at most {LARGEST} are read")
+        if max(stored, size) > LARGEST_FILE:
+            raise Unfit(
+                "media_huge", f"{name} in {Path(self._path).name} has {size} bytes; at most {LARGEST_FILE} are read"
+            )
         return Member(self._path, name, at, stored, size, crc if self._zip else None, deflated)
 
     def _named(self, members: Iterator[tuple[str, tuple[int, ...]]]) -> Iterator[tuple[int, ...]]:

@@ -14,7 +14,7 @@ from data_prep.budget import Budget
 from data_prep.rows import Skip, SourceFile
 from data_prep.settings import SourceSettings
 from data_prep.work import Kept
-from data_prep.writing.journal import Journal
+from data_prep.writing.journal import Journal, removal
 from data_prep.writing.manifest import Identity, write_manifest
 from data_prep.writing.shard import ShardWriter, seal
 from data_prep.writing.tally import Tally
@@ -41,7 +41,9 @@ class Assembly:
         try:
             state = self._state()
             self.next: int = state.get("next", 0)
-            self._unchanged = Unchanged([SourceFile(**file) for file in state.get("files", ())], root)
+            self._unchanged = Unchanged(
+                [SourceFile(**file) for file in state.get("files", ())], removal(root, source.expected)
+            )
             self.budget = Budget(source.budget, state.get("budget"))
             tallies, writers = state.get("tallies", {}), state.get("writers", {})
             self.tallies = {split: Tally(tallies.get(split)) for split in source.expected}
@@ -52,7 +54,7 @@ class Assembly:
         except InputError as error:
             self.journal.close(remove=False)
             raise InputError(
-                f"{error}; what was begun in {root} cannot go on. Start anew with: rm -r {root}"
+                f"{error}; what was begun in {root} cannot go on. Start anew with: {removal(root, source.expected)}"
             ) from error
         self._saved = time.monotonic()
 
@@ -148,9 +150,9 @@ class Assembly:
         """Completes every split. Returns: the manifests. Raises: OverBudget; InputError if a split would be empty."""
         self.budget.enforce()
         self._unchanged.check(files, at_end=True)
+        found = sum(tally.rows_in for tally in self.tallies.values())
         self._leave_out_empty()
         self.save(files)
-        found = sum(tally.rows_in for tally in self.tallies.values())
         if self.source.rows not in (None, found) and not self.identity.first_rows:
             log.warning("%s has %s rows, its page says %s", self.source.name, f"{found:,}", f"{self.source.rows:,}")
         whole = {"splits": list(self.tallies), "commonest_texts": self.journal.commonest_texts(10)}

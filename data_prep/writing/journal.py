@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,12 @@ class Journal:
             raise InputError(
                 f"{self.path} is damaged ({error}); remove {self.path.parent} and run the command again"
             ) from error
+
+
+def removal(root: Path, splits: Iterable[str]) -> str:
+    """The command that removes a set's output, finished or not; parts that lie beside it stay."""
+    found = [root / name for name in (*splits, FILE) if (root / name).exists()]
+    return shlex.join(["rm", "-r", *map(str, found)])
 
 
 def discard(root: Path) -> None:

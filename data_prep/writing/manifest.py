@@ -27,7 +27,7 @@ CHECKED = 32  # samples whose pixels and text are recorded for a comparison afte
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides about the output beside the input. command: that gives it, without places of this machine.
+    """What decides about the output beside the input. command: that gives it, without from, out, part and workers.
 
     overlap: the evaluation sets compared with.   tokenizer: {name, sha256} of what counted the tokens, or {}.
     first_rows: whether only the first rows are taken, for a try.

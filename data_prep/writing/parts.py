@@ -43,22 +43,21 @@ class PartLog:
         self.index, self.of = map(int, settings.part.split("/"))
         self.directory = root / settings.part_name
         self.rows = 0  # of the whole source, once all were seen
-        self.sealed: list[
-            dict[str, Any]
-        ] = []  # complete files: name, next (row behind the last), outcomes, bytes, sha256
-        self._unchanged = Unchanged((), self.directory)
+        self.sealed: list[dict[str, Any]] = []  # complete files: name, next row, bytes, sha256
+        self._unchanged = Unchanged((), f"rm -r {self.directory}")
         self._file: Growing | None = None
         self._budget = Budget(settings.source.budget)
 
     def __enter__(self) -> PartLog:
         if (self.directory / RECORD).is_file():
             record = read_part(self.directory)
-            if record["identity"] != asdict(self.identity) or record["part"] != [self.index, self.of]:
+            begun = Identity(**record["identity"]).unfinished
+            if begun != self.identity.unfinished or record["part"] != [self.index, self.of]:
                 raise InputError(
                     f"{self.directory} was begun with other settings; start it anew with: rm -r {self.directory}"
                 )
             self.sealed = record["sealed"]
-            self._unchanged = Unchanged([SourceFile(**file) for file in record["files"]], self.directory)
+            self._unchanged = Unchanged([SourceFile(**file) for file in record["files"]], f"rm -r {self.directory}")
         known = {entry["name"] for entry in self.sealed}
         for path in self.directory.glob("outcomes-*"):
             if path.name not in known:
@@ -81,8 +80,9 @@ class PartLog:
     def write(
         self, found: Iterable[Outcome], files: list[SourceFile], progress: Callable[[int], None]
     ) -> dict[str, Any]:
-        """files: read so far, it grows. Returns: what is known of the part. Raises: OverBudget for what stands out in any
-        10,000 rows (a share may be worse than the whole, which the merge judges); InputError if a file has changed.
+        """files: read so far, it grows. Returns: what is known of the part. Raises: OverBudget for what stands out after
+        each 10,000 rows (a small share may be worse than the whole, which the merge judges); InputError if a file has
+        changed.
         """
         for number, outcome in found:
             self._unchanged.check(files)
@@ -104,7 +104,7 @@ class PartLog:
 
     def _take(self, number: int, outcome: Kept | Skip) -> None:
         if self._file is None:
-            self._file, self._outcomes = Growing(self.directory / f"outcomes-{number:012d}.tar"), 0
+            self._file = Growing(self.directory / f"outcomes-{number:012d}.tar")
         name = f"{number:012d}"
         members = [member(f"{name}.json", _to_json(outcome))]
         if isinstance(outcome, Skip):
@@ -112,14 +112,13 @@ class PartLog:
         else:
             members += [member(f"{name}.{i}", data) for i, data in enumerate(outcome.payloads)]
             self._budget.kept(1 + outcome.merged)
-        self._outcomes += 1
         self._file.write(b"".join(members))
 
     def _seal(self, file: Growing, behind: int) -> None:
         """behind: number of the row behind the last one of the file."""
         file.write(END)
         told = file.seal()
-        self.sealed.append({"name": file.path.name, "next": behind, "outcomes": self._outcomes, **told})
+        self.sealed.append({"name": file.path.name, "next": behind, **told})
         self._file = None
 
     def _record(self, files: list[SourceFile], complete: bool) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from data_prep.rows import SourceFile
 from vlm.contracts.errors import InputError
 
 
 class Unchanged:
-    """before: what the earlier start had read.   root: what would have to be removed to start anew."""
+    """before: what the earlier start had read.   removal: the command after which a new start begins anew."""
 
-    def __init__(self, before: Sequence[SourceFile], root: Path) -> None:
-        self._before, self._root = list(before), root
+    def __init__(self, before: Sequence[SourceFile], removal: str) -> None:
+        self._before, self._removal = list(before), removal
 
     def check(self, files: Sequence[SourceFile], at_end: bool = False) -> None:
         """files: read by now, in the same order; the last ones may still be missing until the end.
@@ -24,12 +23,12 @@ class Unchanged:
         for before, now in zip(self._before, seen, strict=False):
             if before != now:
                 raise InputError(
-                    f"{now.file} has changed since this preparation was begun. To begin anew: rm -r {self._root}"
+                    f"{now.file} has changed since this preparation was begun. To begin anew: {self._removal}"
                 )
         if len(seen) == len(self._before):
             self._before = []
         elif at_end:
             raise InputError(
                 f"{self._before[len(seen)].file} was read when this preparation was begun, and is not read any more. "
-                f"To begin anew: rm -r {self._root}"
+                f"To begin anew: {self._removal}"
             )

@@ -109,7 +109,7 @@ def test_only_the_files_of_the_source_are_fetched_and_revision_and_licence_are_t
     assert (folder / "pictures/1.jpg").read_bytes() == FILES["pictures/1.jpg"]
     assert f"owner/name at revision {COMMIT}: 2 files, 0.0 MB; licence by its card: cc-by-4.0" in done.log
     assert package_of(folder) == f"hub owner/name {COMMIT}"
-    assert package_of(tmp_path / "pictures") == ""
+    assert package_of(tmp_path / "pictures") == package_of(Path("pictures")) == package_of(Path(".")) == ""
     # the same again asks for the newest revision, and fetches nothing
     server.show(FILES)
     assert call("owner/name", tmp_path).folder == done.folder

@@ -177,7 +177,7 @@ def test_a_member_that_inflates_beyond_its_size_is_stopped_there(tmp_path: Path)
 
 
 def test_a_member_too_large_for_a_picture_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.reading.places.LARGEST", 1000)
+    monkeypatch.setattr("data_prep.reading.places.LARGEST_FILE", 1000)
     FORMS["zip"](tmp_path)
     with pytest.raises(Unfit, match=r"media_huge: 00/Zwei.JPG in .* has 1500 bytes"):
         read(tmp_path, "00/Zwei.JPG")

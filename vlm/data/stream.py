@@ -19,7 +19,7 @@ KEPT = 512  # rows whose bytes each process keeps: the two blocks of a mix that 
 END = b"\0" * (2 * BLOCK)  # every whole archive ends so
 PROMISES = (
     "rows are shuffled within blocks of 256 only; going on after a stop reads the stream again from its beginning; "
-    "content that changed is not noticed; every worker process reads all of it"
+    "content that changed is not noticed, nor that it is for scoring alone; every worker process reads all of it"
 )
 
 

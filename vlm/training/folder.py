@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from vlm.contracts.errors import InputError, RunError
 
 NOT_IDENTITY = ("paths", "logging")  # where a run lies and how it is watched do not change what it is
+ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
 RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
 FREE = (  # how long a run is and how it is watched may change on the way
     "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
@@ -39,9 +40,6 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run keeps when it goes on elsewhere: dotted key -> value."""
     known = _by_identity(config)
     return {key: value for key, value in _flat({key: known.get(key) for key in RECIPE}) if key not in FREE}
-
-
-ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
 
 
 def recipe_id(config: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from data_prep.rows import Row
@@ -20,7 +20,8 @@ from vlm.contracts.errors import RunError
 ROWS, BYTES = 256, 4_000_000  # of one package to a worker, whichever comes first
 UNREAD = 200_000  # bytes that a picture is taken for before it is read
 AHEAD = 3  # packages a worker that are under way: bounds memory, and keeps everyone busy
-ORPHAN_S = 1.0
+ORPHAN_S = 1.0  # between two looks at whether the first process is still there
+GRACE_S = 3.0  # to end in order
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -59,19 +60,14 @@ def outcomes(
             "a worker process was killed, most often because memory ran out; the same command goes on from the last "
             f"state on the disk. Give it fewer processes with workers={workers // 2}"
         ) from error
-    except BaseException:
-        with deaf():
-            for process in active_children():  # nobody wants their results any more
-                process.kill()
-        raise
     finally:
-        with deaf():
+        with deaf():  # they end what they have begun: one killed while it answers would leave us waiting for the rest
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """A request to stop is heard afterwards. A process that is started inside never hears Ctrl-C, even while it imports."""
+    """A request to stop is heard afterwards; a process that is started inside never hears one, even while it imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -107,14 +103,19 @@ _work: Callable[[Any], Any] | None = None  # of a worker process, set when it st
 def _start(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # by which the pool ends its processes
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """A worker whose first process was killed would wait for work for ever."""
+    """A worker whose first process was killed would wait for work for ever.
+
+    SIGTERM comes from who stops the whole group, and then the first process ends its workers in order; or from the
+    pool, when another worker was lost.
+    """
     while os.getppid() == parent:
-        time.sleep(ORPHAN_S)
+        if signal.sigtimedwait({signal.SIGTERM}, ORPHAN_S) is not None:
+            time.sleep(GRACE_S)
+            break
     os._exit(1)
 
 

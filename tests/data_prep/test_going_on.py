@@ -285,15 +285,17 @@ def test_a_journal_that_changed_is_refused(prepare, folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_several_stops_in_a_row_end_it_too(folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    mine = Path(shutil.copytree(folder, tmp_path / "mine"))
+    (mine / "captions.tsv").write_text("".join(f"{n % 165:03d}.png\tcaption {n}\n" for n in range(200_000)))
     process = subprocess.Popen(
-        words(folder, tmp_path, "workers=2"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words(mine, tmp_path, "workers=2"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while not list(tmp_path.rglob("*.part")):
         assert process.poll() is None
         time.sleep(0.002)
     for _ in range(3):
         with suppress(ProcessLookupError):
-            (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+            os.killpg(process.pid, sent)
         time.sleep(0.1)
     _, told = process.communicate(timeout=20)
     assert process.returncode == 75

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.reading.places import Pictures
 from data_prep.reading.tables import json_rows, layout
-from data_prep.rows import Inputs, Picture, Unfit
+from data_prep.rows import Inputs, Picture, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Origin
 
@@ -24,14 +24,32 @@ def only_file(folder: Path, called: str, form: str) -> Path:
     return files[0]
 
 
-def own_rows(
-    file: Path, form: str, fault_of: Callable[[dict[str, Any]], str]
-) -> Iterator[tuple[Origin, dict[str, Any] | Unfit]]:
-    """Each line that is not blank, with the row's own "id" or else its line; a faulty one is an Unfit.
+Make = Callable[[Pictures, str, Origin, dict[str, Any]], Row]
 
-    fault_of: what keeps an object from being a row, "" = nothing.
+
+def own_rows(
+    inputs: Inputs, called: str, form: str, fault_of: Callable[[dict[str, Any]], str], make: Make
+) -> Iterator[Row | Skip]:
+    """Each line that is not blank, with the row's own "id" or else its line.
+
+    called, form: as in `only_file`.   fault_of: what keeps an object from being a row, "" = nothing.
+    make: (pictures, file and line, origin, object) -> row; what it raises as Unfit is a skip.
     Raises: InputError for a file whose first row is faulty, for it is of another form, and as json_rows does.
     """
+    file = inputs.note(only_file(inputs.only(), called, form))
+    pictures = Pictures(inputs, ["."], REMEDY)
+    for origin, content in _objects(file, form, fault_of):
+        try:
+            if isinstance(content, Unfit):
+                raise content
+            yield make(pictures, f"{file} line {origin.row + 1}", origin, content)
+        except Unfit as fault:
+            yield Skip(None, origin, fault.reason, fault.detail)
+
+
+def _objects(
+    file: Path, form: str, fault_of: Callable[[dict[str, Any]], str]
+) -> Iterator[tuple[Origin, dict[str, Any] | Unfit]]:
     if layout(file) != "lines":
         raise InputError(f"{file} holds one JSON array; write each of its objects on a line of its own: {form}")
     for place, (number, read) in enumerate(json_rows(file, form)):
@@ -48,11 +66,6 @@ def _checked(content: Any, fault_of: Callable[[dict[str, Any]], str]) -> dict[st
         return content
     fault = fault_of(content) if isinstance(content, dict) else "is no object"
     return Unfit("row_malformed", fault) if fault else content
-
-
-def beside(inputs: Inputs) -> Pictures:
-    """The pictures, whose paths count from the user's folder."""
-    return Pictures(inputs, ["."], REMEDY)
 
 
 def own_pictures(content: dict[str, Any], pictures: Pictures, where: str) -> tuple[Picture, ...]:

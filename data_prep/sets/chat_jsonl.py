@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from data_prep.chats import chat
-from data_prep.reading.own_rows import beside, only_file, own_pictures, own_rows
+from data_prep.reading.own_rows import only_file, own_pictures, own_rows
 from data_prep.reading.places import Pictures
 from data_prep.reading.tables import count_lines
 from data_prep.rows import Inputs, Row, Skip, Unfit
@@ -37,15 +37,7 @@ class ChatJsonl:
 
     def rows(self, inputs: Inputs) -> Iterator[Row | Skip]:
         """Raises: InputError for no or several files, one of another form, an unknown role, or a path that leaves."""
-        file = inputs.note(only_file(inputs.only(), CALLED, FORM))
-        pictures = beside(inputs)
-        for origin, content in own_rows(file, FORM, _fault):
-            try:
-                if isinstance(content, Unfit):
-                    raise content
-                yield self._row(pictures, f"{file} line {origin.row + 1}", origin, content)
-            except Unfit as fault:
-                yield Skip(None, origin, fault.reason, fault.detail)
+        return own_rows(inputs, CALLED, FORM, _fault, self._row)
 
     def _row(self, pictures: Pictures, where: str, origin: Origin, content: dict[str, Any]) -> Row:
         found = own_pictures(content, pictures, where)

@@ -58,7 +58,11 @@ def guard(words: list[str], about: Callable[[], str], work: Callable[[], int], s
     if "-h" in words or "--help" in words:
         print(about())
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # schedulers say it so; it ends as Ctrl-C does
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a shell's background jobs are deaf to the first, schedulers say the other
+        signal.signal(number, signal.default_int_handler)
     try:
         return work()
     except (ConfigError, InputError) as error:

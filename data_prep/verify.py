@@ -68,11 +68,6 @@ def splits(place: Path) -> list[Path]:
     return found
 
 
-def verify_shards(directory: Path) -> list[str]:
-    """Everything in a prepared split that is not as it should be, one line each; empty if all is well."""
-    return list(verify_split(directory, workers=0).faults.lines())
-
-
 def verify_split(directory: Path, workers: int | None = None) -> Found:
     """Every check of one split. workers: as in `VerifySettings`.
 

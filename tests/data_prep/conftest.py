@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep import convert
 from data_prep.settings import check
+from data_prep.verify import verify_split
 
 
 @pytest.fixture
@@ -46,3 +47,8 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     target = BytesIO()
     image.save(target, form, **options)
     return target.getvalue()
+
+
+def verify_shards(directory: Path) -> list[str]:
+    """Everything in a prepared split that is not as it should be, one line each; empty if all is well."""
+    return list(verify_split(directory, workers=0).faults.lines())

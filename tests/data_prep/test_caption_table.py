@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.convert import only_one
-from data_prep.verify import verify_shards
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.pictures import open_picture
 from vlm.data.shards import ShardSet

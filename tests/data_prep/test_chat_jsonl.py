@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from data_prep.reading import tables
-from data_prep.verify import verify_shards
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample, Turn
 from vlm.data.shards import ShardSet

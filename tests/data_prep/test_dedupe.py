@@ -12,8 +12,8 @@ import pytest
 
 from data_prep.dedupe import DedupeSettings, dedupe, main
 from data_prep.overlaps import sweep
-from data_prep.verify import verify_shards
 from data_prep.writing.shard import ShardWriter
+from tests.data_prep.conftest import verify_shards
 from tests.data_prep.small_splits import Entry, jpeg, photograph, split
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Record

@@ -19,9 +19,8 @@ import pytest
 from data_prep import convert, merge, workers
 from data_prep.merge import MergeSettings
 from data_prep.rows import Skip
-from data_prep.verify import verify_shards
 from data_prep.writing import assembly, parts
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import InputError, RunError
 from vlm.data.canonical import Origin
 from vlm.data.pictures import PictureError

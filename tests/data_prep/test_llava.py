@@ -12,8 +12,7 @@ import pytest
 
 from data_prep.rows import Inputs, Row, Skip
 from data_prep.sets.llava import Llava
-from data_prep.verify import verify_shards
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Sample, Turn
 from vlm.data.shards import ShardSet

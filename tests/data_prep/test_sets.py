@@ -23,8 +23,7 @@ from data_prep.sets.captions_small import emoji, from_file_name, openclipart, tu
 from data_prep.sets.digits_small import enlarge
 from data_prep.sets.easy_vqa_captions import DescribedShapes
 from data_prep.sets.mnist import NAMES, Idx
-from data_prep.verify import verify_shards
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import InputError
 from vlm.data.pictures import open_picture
 from vlm.data.shards import ShardSet

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from data_prep.command import run
-from data_prep.verify import VerifySettings, main, verify_shards, verify_split
+from data_prep.verify import VerifySettings, main, verify_split
 from data_prep.writing.shard import member
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.data.canonical import INDEX_DTYPE
 
 

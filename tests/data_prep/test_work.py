@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from data_prep.overlaps.overlap import gather
-from data_prep.verify import verify_shards
 from tests import hf_folder
-from tests.data_prep.conftest import encoded, picture
+from tests.data_prep.conftest import encoded, picture, verify_shards
 from vlm.contracts.errors import ConfigError, InputError
 from vlm.data.shards import ShardSet
 

@@ -184,8 +184,8 @@ def _beam_ours(model: Any, count: int) -> Callable[[], None]:
     images = _data(1)[0][:count]
 
     def work() -> None:
-        batch = model.processor.collate([model.processor.question("", [image]) for image in images])
-        answers(model, batch, "beam", min_new_tokens=LONGEST, max_new_tokens=LONGEST)
+        asked = [model.processor.question("", [image]) for image in images]
+        answers(model, asked, "beam", min_new_tokens=LONGEST, max_new_tokens=LONGEST)
 
     return work
 

@@ -186,10 +186,7 @@ def generate(
         raise InputError("video: this model was not trained on clips; give pictures in images")
     pictures = [_picture(image, model.processor.views.least) for image in images]
     example = model.processor.question(prompt, pictures, token_budget)
-    parameter = next(model.parameters())
-    batch = model.processor.collate([example], token_budget).to(parameter.device)
-    batch = batch.map(lambda tensor: tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor)
-    return answers(model, batch, decoding, **options)[0]  # type: ignore[arg-type]
+    return answers(model, [example], decoding, token_budget=token_budget, **options)[0].text  # type: ignore[arg-type]
 
 
 def _picture(image: Any, least: tuple[int, int] | None) -> Any:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vlm.contracts.batch import VISUAL
 from vlm.contracts.errors import InputError
+from vlm.contracts.example import Example
 from vlm.contracts.settings import HardwareProfile
 from vlm.data.loader import PREFETCH, Rows
-from vlm.data.processor import Example
 
 log = logging.getLogger(__name__)
 TRIED = 16  # training rows

@@ -8,10 +8,11 @@ import torch
 from tests.data.test_rows import png
 from vlm.contracts.batch import IGNORE, PADDING, VISUAL
 from vlm.contracts.errors import InputError
+from vlm.contracts.example import Example
 from vlm.contracts.sample import Sample, Turn
 from vlm.contracts.vision import FixedCount, VisionSpec
 from vlm.data.branches import conversations, join
-from vlm.data.processor import Example, Processor
+from vlm.data.processor import Processor
 from vlm.data.template import Row, Template
 from vlm.data.tokens import Characters
 from vlm.data.views import BlockMean

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vlm.contracts.batch import Batch
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.example import Example
 from vlm.contracts.sample import Sample, Turn
 from vlm.data.order import Mix, Place, mixed
 from vlm.data.plan import Cost, Planner, batches_once, steps_from
-from vlm.data.processor import Example, Processor
+from vlm.data.processor import Processor
 from vlm.data.sources import Slice
 
 RETRIES = 16  # replacements tried for one position before the data as a whole is called unreadable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vlm.contracts.batch import IGNORE, PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
+from vlm.contracts.example import Example
 from vlm.contracts.sample import Sample, Turn
 from vlm.contracts.vision import VisionSpec
 from vlm.data.branches import conversations, join
@@ -19,31 +20,6 @@ from vlm.data.order import mixed
 from vlm.data.pictures import decode
 from vlm.data.template import Row, Template
 from vlm.data.tokens import TextTokenizer
-
-
-@dataclass(frozen=True)
-class Example:
-    """One sample ready to batch.
-
-    ids, labels, positions, segment [L]; parent: for each of its segments, -1 for none (vlm.contracts.batch.Batch).
-    views: one tensor each.   slots: the view of each slot, in reading order.   pictures: identity of each view's
-    picture.   cut: whether an answer was shortened.
-    """
-
-    key: str
-    ids: Tensor
-    labels: Tensor
-    positions: Tensor
-    segment: Tensor
-    parent: tuple[int, ...]
-    views: tuple[Tensor, ...]
-    slots: tuple[int, ...]
-    pictures: tuple[int, ...]
-    cut: bool = False
-
-    @property
-    def bytes(self) -> int:
-        return sum(view.nbytes for view in self.views) + 4 * self.ids.nbytes
 
 
 class Processor:
@@ -93,10 +69,9 @@ class Processor:
         return self._example(sample.key, rows, texts, made, identities)
 
     def open_example(self, sample: Sample) -> Example:
-        """A sample whose last turn is the user's: a row that waits for its answer."""
-        made = self._views(sample, None)
-        row = self.row(sample.turns, [len(views) for views in made], False, None)
-        return self._example(sample.key, [row], [sample.turns], made, list(range(len(made))))
+        """A sample whose last turn is the user's: a row that waits for its answer, its views finished."""
+        made = [self.finished(views) for views in self._views(sample, None)]
+        return self.prompt(sample.turns, made, [int(medium.sha256[:15], 16) for medium in sample.media], key=sample.key)
 
     def question(self, text: str, pictures: Sequence[Any], token_budget: int | None = None) -> Example:
         """A prompt that waits for its answer, its views finished.
@@ -104,14 +79,46 @@ class Processor:
         pictures: PIL pictures, or [C, H, W] views as the encoder takes them. Raises: InputError for other shapes.
         """
         made = [
-            [self._ready(picture)]
-            if isinstance(picture, Tensor)
-            else list(self.views.finish(torch.stack(self.views(picture))))
+            [self._ready(picture)] if isinstance(picture, Tensor) else self.finished(self.views(picture))
             for picture in pictures
         ]
-        turns = (Turn("user", (*range(len(made)), text)),)
+        return self.prompt((Turn("user", (*range(len(made)), text)),), made, range(len(made)), token_budget)
+
+    def prompt(
+        self,
+        turns: Sequence[Turn],
+        made: Sequence[Sequence[Tensor]],
+        identities: Sequence[int],
+        token_budget: int | None = None,
+        key: str = "",
+    ) -> Example:
+        """Turns that wait for an answer. made, identities: finished views of each medium, and which picture it is.
+
+        Raises: InputError("media_many: ...") for pictures that leave no room for text.
+        """
         row = self.row(turns, [len(views) for views in made], False, token_budget)
-        return self._example("", [row], [turns], made, list(range(len(made))))
+        return self._example(key, [row], [turns], made, identities)
+
+    def alternatives(
+        self,
+        texts: Sequence[Sequence[Turn]],
+        made: Sequence[Sequence[Tensor]],
+        identities: Sequence[int],
+        token_budget: int | None = None,
+    ) -> Example:
+        """Several conversations about the same pictures, each ending in an answer: branches of what they share.
+
+        The last len(texts) segments are theirs, in order.
+        Raises: InputError("text_long: ...") for an answer that would be cut, ("media_many: ...") as `prompt`.
+        """
+        rows = [self.row(turns, [len(views) for views in made], False, token_budget) for turns in texts]
+        if any(row.cut for row in rows):
+            raise InputError("text_long: an answer does not fit behind its question; it is never judged by its beginning")
+        return self._example("", rows, texts, made, identities)
+
+    def finished(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Views of a view maker, as the encoder takes them."""
+        return list(self.views.finish(torch.stack(list(views))))
 
     def _views(self, sample: Sample, seed: int | None) -> list[list[Tensor]]:
         return [

@@ -9,22 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample
 from vlm.data.branches import conversations
 from vlm.data.loader import as_conversation
-from vlm.data.pictures import open_picture
 from vlm.data.sources import Slice
 from vlm.evaluation.intervals import wilson
+from vlm.evaluation.thumbnails import thumbnail
 from vlm.models.generation import answers
 from vlm.models.vlm import VLM
 
 log = logging.getLogger(__name__)
 BATCH = 256  # rows decoded together
-THUMBNAIL = 160  # longer side of a picture in samples/, pixels
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,6 @@ def ask(
     rows = [(part, row) for part in slices for row in range(len(part))]
     if limit is not None and limit < len(rows):
         rows = [rows[number * len(rows) // limit] for number in range(limit)]
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     for begin in tqdm(range(0, len(rows), BATCH), desc="answering", unit="batch", leave=False, disable=None):
         samples, opened = [], []
         for part, row in rows[begin : begin + BATCH]:
@@ -65,11 +62,9 @@ def ask(
                 samples.append(sample)
         if not samples:
             continue
-        batch = model.processor.collate(opened)
-        said = answers(model, model.processor.finish(batch.to(device), dtype))
-        for sample, text in zip(samples, said, strict=True):
+        for sample, said in zip(samples, answers(model, opened), strict=True):
             prompt = " ".join(part for part in sample.turns[-2].parts if isinstance(part, str))
-            yield Answer(sample, prompt, text, "".join(map(str, sample.turns[-1].parts)))
+            yield Answer(sample, prompt, said.text, "".join(map(str, sample.turns[-1].parts)))
 
 
 def _last_question(sample: Sample) -> Sample:
@@ -118,16 +113,7 @@ def write_samples(said: Sequence[Answer], folder: Path) -> None:
                 }
                 if answer.sample.media:
                     row["image"] = f"{number:04d}.png"
-                    _thumbnail(answer.sample.media[0].data, answer.sample.key).save(folder / row["image"])
+                    thumbnail(answer.sample.media[0].data, answer.sample.key).save(folder / row["image"])
                 file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}; free some space") from error
-
-
-def _thumbnail(data: bytes, name: str) -> Image.Image:
-    picture = open_picture(data, name)
-    if max(picture.size) < THUMBNAIL // 2:  # a digit of 28 pixels is shown larger, its pixels kept sharp
-        factor = THUMBNAIL // (2 * max(picture.size)) + 1
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return picture

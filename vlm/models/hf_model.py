@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,16 +23,42 @@ class HFConfig(PretrainedConfig):
         self.num_hidden_layers, self.vocab_size = num_hidden_layers, vocab_size
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of positions that were worked off before: (k, v) a layer, each [R, H, L, d]; () for none."""
+
+    layers: Sequence[tuple[Tensor, Tensor]] = ()
+
+    @classmethod
+    def of(cls, cache: Cache) -> Prefix:
+        return cls([(layer.keys, layer.values) for layer in cache.layers])  # type: ignore[misc, attr-defined]
+
+    def select(self, rows: Tensor) -> Prefix:
+        return Prefix([(keys[rows], values[rows]) for keys, values in self.layers])
+
+    def fill(self, cache: Cache, rows: int) -> None:
+        """Into an empty cache of `rows` rows, a multiple of those here (beams)."""
+        for number, (keys, values) in enumerate(self.layers):
+            times = rows // keys.shape[0]
+            cache.update(keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0), number)
+
+
+NOTHING = Prefix()
+
+
 class HFModel(PreTrainedModel, GenerationMixin):
-    """A view on a trained language model: it owns no weights of its own and is made anew for each call."""
+    """A view on a trained language model: it owns no weights of its own and is made anew for each call.
+
+    prefix: what stands before the embeddings that a call begins with.
+    """
 
     config_class = HFConfig
     main_input_name = "input_ids"
 
-    def __init__(self, llm: nn.Module) -> None:
+    def __init__(self, llm: nn.Module, prefix: Prefix = NOTHING) -> None:
         layers = sum(1 for name, _ in llm.named_modules() if name.rpartition(".")[2].isdigit())
         super().__init__(HFConfig(num_hidden_layers=layers, vocab_size=llm.spec.vocabulary))  # type: ignore[union-attr]
-        self.llm = llm
+        self.llm, self.prefix = llm, prefix
         self.generation_config = GenerationConfig()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -58,6 +86,8 @@ class HFModel(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         embeds = self.llm.embed(input_ids) if inputs_embeds is None else inputs_embeds  # type: ignore[operator]
         cache = DynamicCache() if past_key_values is None else past_key_values
+        if cache.get_seq_length() == 0:
+            self.prefix.fill(cache, embeds.shape[0])
         begin = cache.get_seq_length()
         positions = torch.arange(begin, begin + embeds.shape[1], device=embeds.device).expand(embeds.shape[0], -1)
         hidden = self.llm(embeds, positions, None, cache)

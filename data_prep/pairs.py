@@ -7,10 +7,10 @@ import re
 from difflib import SequenceMatcher
 from typing import Any
 
-from data_prep.overlaps.source_ids import coco_number
 from data_prep.rows import Picture, Row, Unfit, question, reply
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Origin
+from vlm.data.coco import coco_number
 
 # A full stop is a word of its own: a sentence that goes on has not changed its last word.
 WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from data_prep.overlaps.questions import choices_digest
-from data_prep.overlaps.source_ids import LISTS, coco_number
-from data_prep.overlaps.tables import BANDS, Table, band, leading, read_thumbs, table_of_list, table_of_split
-from data_prep.pictures.looks import SIDE
+from data_prep.overlaps.source_ids import LISTS
+from data_prep.overlaps.tables import Table, leading, read_thumbs, table_of_list, table_of_split
 from data_prep.pictures.media import Stored
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Record
+from vlm.data.coco import coco_number
+from vlm.data.looks import BITS, LEVELS, SIDE, difference
 from vlm.data.manifest import read_manifest
+from vlm.data.near_hashes import close
 from vlm.data.shards import ShardSet
-
-BITS = 4  # of 64: perceptual hashes this near make a candidate
-LEVELS = 6  # of 255: mean difference of the thumbnails that confirms it; plain diagrams and X-rays share hashes
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,9 @@ class Known:
         places, count = self.close(stored, BITS), len(self.thumbs)
         if not len(places):
             return
-        shown, turned = self.thumbs[places % count].astype(np.int16), (places >= count)[:, None, None]
+        shown, turned = self.thumbs[places % count], (places >= count)[:, None, None]
         thumb = np.frombuffer(stored.thumb, np.uint8).reshape(SIDE, SIDE)
-        levels = np.abs(np.where(turned, shown[:, :, ::-1], shown) - thumb).mean((1, 2))
+        levels = difference(np.where(turned, shown[:, :, ::-1], shown), thumb)
         for best in np.argsort(levels, kind="stable"):
             if levels[best] >= LEVELS:
                 return
@@ -143,15 +142,12 @@ class Known:
 
     def close(self, stored: Stored, bits: int) -> np.ndarray:
         """Places in `hashes` that differ in at most so many bits (up to 4): those share a whole band with it."""
-        wanted = np.array([int(stored.phash, 16)], np.uint64)
-        bands, members = self.bands
-        found = []
-        for number in range(len(BANDS) if bits else 1):
-            value = band(wanted, number)[0]
-            first, last = np.searchsorted(bands[number], value), np.searchsorted(bands[number], value, "right")
-            found.append(members[number, first:last])
-        places = np.unique(np.concatenate(found))
-        return places[np.bitwise_count(self.hashes[places] ^ wanted) <= bits].astype(np.int64)
+        return close(self.hashes, self._sharing, int(stored.phash, 16), bits)
+
+    def _sharing(self, number: int, value: int) -> np.ndarray:
+        values, members = (table[number] for table in self.bands)
+        wanted = np.uint16(value)  # of the table's own type: another one would make NumPy convert the whole table
+        return members[np.searchsorted(values, wanted) : np.searchsorted(values, wanted, "right")]
 
     def _hit(self, by: str, owner: int, detail: str) -> Hit:
         row = int(self.rows[owner])

@@ -1,4 +1,4 @@
-"""Pictures that are known by their number, whatever folder or year they lie in."""
+"""Published lists of pictures that are known by their number."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from pathlib import Path
 
 from vlm.contracts.errors import InputError
 
-# One space of numbers for all years and splits: COCO_val2014_000000310196.jpg and train2017/000000310196.jpg are one
-# picture. All of them are below 600,000, so a time of twelve digits is no COCO number.
-NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(0{6}\d{6})(?:\.[A-Za-z]{3,4})?")
 LISTS = (".jsonl", ".json", ".txt", ".csv", ".tsv")
 IN_TEXT = re.compile(
     rb'(?<![0-9A-Za-z])(?:COCO_[a-z]+\d{4}_)?(0{6}\d{6})(?![0-9])|"image_id"\s*:\s*"?(\d{1,6})(?![0-9])'
 )
 BLOCK, LONGEST = 1 << 20, 64  # bytes that are read at once, and that a name may be cut by
 COLUMN = b"image_id"
-
-
-def coco_number(name: str) -> int | None:
-    """Of a picture's name or path; None if it is not one of COCO's."""
-    found = NAME.fullmatch(re.split(r"[/\\:]", name)[-1])
-    return None if found is None else int(found[1])
 
 
 def listed_numbers(path: Path) -> set[int]:

@@ -16,17 +16,18 @@ from typing import Literal
 import numpy as np
 
 from data_prep.overlaps.questions import choices_digest
-from data_prep.overlaps.source_ids import coco_number, listed_numbers
+from data_prep.overlaps.source_ids import listed_numbers
 from data_prep.overlaps.sweep import sweep
-from data_prep.pictures.looks import SIDE, mirrored, perceptual_hash
 from data_prep.pictures.media import reread
 from vlm.data.canonical import Record
+from vlm.data.coco import coco_number
+from vlm.data.looks import SIDE, mirrored, perceptual_hash
+from vlm.data.near_hashes import BANDS, banded
 from vlm.data.shards import ShardSet
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when a table, or what looks are, changes
-BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # of 64 bits; two hashes with <= 4 other bits share a band
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,10 @@ def write_digests(part: Path, digests: np.ndarray) -> None:
 
 def write_hashes(part: Path, hashes: np.ndarray) -> None:
     """hashes: as in `Table`."""
-    bands = [band(hashes, number) for number in range(len(BANDS))]
-    members = [np.argsort(values, kind="stable").astype(np.uint32) for values in bands]
+    bands, members = zip(*(banded(hashes, number) for number in range(len(BANDS))), strict=True)
     np.save(part / "hashes.npy", hashes)
     np.save(part / "members.npy", np.stack(members))
-    np.save(part / "bands.npy", np.stack([values[order] for values, order in zip(bands, members, strict=True)]))
-
-
-def band(hashes: np.ndarray, number: int) -> np.ndarray:
-    """A part of each 64-bit hash, as uint16."""
-    start, width = BANDS[number]
-    return ((hashes >> np.uint64(start)) & np.uint64((1 << width) - 1)).astype(np.uint16)
+    np.save(part / "bands.npy", np.stack(bands))
 
 
 def leading(digests: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ import simplejpeg
 from PIL import Image
 
 from data_prep.pictures.colours import to_srgb
-from data_prep.pictures.looks import perceptual_hash, thumbnail
 from vlm.contracts.ranges import PositiveFloat, PositiveInt
 from vlm.contracts.settings import STRICT
+from vlm.data.looks import perceptual_hash, pixel_digest, thumbnail
 from vlm.data.pictures import (
     DECODER_ERRORS,
     ORIENTATION,
@@ -75,11 +75,7 @@ class Stored:
     @cached_property
     def pixels(self) -> str:
         """sha256 of size and upright opaque RGB pixels, for large pictures a fifth of what decoding costs."""
-        height, width = self.upright.shape[:2]
-        rgb = np.repeat(self.upright[..., None], 3, -1) if self.upright.ndim == 2 else self.upright
-        digest = hashlib.sha256(f"{width}x{height}".encode())
-        digest.update(np.ascontiguousarray(rgb).data)
-        return digest.hexdigest()
+        return pixel_digest(self.upright)
 
     @cached_property
     def sha256(self) -> str:

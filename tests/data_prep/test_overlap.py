@@ -13,12 +13,12 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
 from data_prep.overlaps.overlap import Hit, Overlap, describe, gather
-from data_prep.overlaps.source_ids import coco_number
 from data_prep.overlaps.tables import Table, write_digests, write_hashes
-from data_prep.pictures.looks import perceptual_hash, thumbnail
 from data_prep.pictures.media import store
 from tests.data_prep.small_splits import RULES, Entry, jpeg, photograph, png, split
 from vlm.contracts.errors import InputError
+from vlm.data.coco import coco_number
+from vlm.data.looks import perceptual_hash, thumbnail
 
 
 def evaluation(data: Path, name: str = "pope/test", seeds: range = range(8), **manifest: Any) -> Path:

@@ -15,7 +15,7 @@ FLOORS = {
     "vlm.training": 2, "vlm.evaluation": 2, "vlm.interop": 2, "data_prep": 2,
     "vlm.phases": 3, "vlm.reporting": 3,
     "vlm": 4,  # the modules beside the rooms
-    "experiments": 5,
+    "experiments": 5, "vlm.harnesses": 5,
 }  # fmt: skip
 DATA_PREP_SEES = ("vlm.contracts", "vlm.data")
 FACADE = "vlm"  # vlm/__init__.py names what lies above it, and imports that only when it is called

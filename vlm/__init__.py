@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm.data.images import image_batches
+    from vlm.evaluation.score import score_answer
     from vlm.library import build_model, generate, import_checkpoint, load_model, logits, parameter_report
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "generate", "image_batches", "import_checkpoint", "load_model", "logits", "parameter_report"]
+__all__ = [
+    "build_model", "generate", "image_batches", "import_checkpoint", "load_model", "logits", "parameter_report", "score_answer",
+]  # fmt: skip
+PLACES = {"image_batches": "vlm.data.images", "score_answer": "vlm.evaluation.score"}  # need no model, and no torch to start
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        # Batches of pictures need no model: neither do the processes that make them.
-        return getattr(import_module("vlm.data.images" if name == "image_batches" else "vlm.library"), name)
+        return getattr(import_module(PLACES.get(name, "vlm.library")), name)
     raise AttributeError(f"module 'vlm' has no attribute {name!r}; it offers {', '.join(__all__)}")

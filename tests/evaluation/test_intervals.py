@@ -10,14 +10,13 @@ import pytest
 from vlm.evaluation.intervals import mean_interval, paired_gain, wilson
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "fixtures/eval/intervals.jsonl").open()]
-# The fixtures take the quantiles to full precision: 95 % and 99 %.
-QUANTILE = {"wilson": 1.959963984540054, "wilson99": 2.5758293035489004}
+CONFIDENCE = {"wilson": 0.95, "wilson99": 0.99}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
 def test_wilson_agrees_with_statsmodels(row):
     successes, n = row["prediction"]
-    low, high = wilson(successes, n, z=QUANTILE[row["id"].split("/")[1]])
+    low, high = wilson(successes, n, confidence=CONFIDENCE[row["id"].split("/")[1]])
     assert low == pytest.approx(row["expected"]["low"], abs=1e-12)
     assert high == pytest.approx(row["expected"]["high"], abs=1e-12)
 

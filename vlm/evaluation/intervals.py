@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 
 
-def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval (low, high) of a proportion; it stays inside 0..1 and is not empty at 0 or n successes.
 
-    z: normal quantile, 1.96 for 95 %.
     Raises: ValueError unless 0 <= successes <= n and n > 0.
     Source: Wilson 1927.
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"wilson: {successes} successes of {n} are no proportion; n > 0 and 0 <= successes <= n")
+    z = float(ndtri((1 + confidence) / 2))
     share = successes / n
     shrink = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / shrink
@@ -70,3 +70,46 @@ def paired_gain(delta_sums: ArrayLike, token_counts: ArrayLike, clusters: ArrayL
         return gain, math.inf
     residuals = np.bincount(cluster_of, weights=deltas - gain * tokens, minlength=count)
     return gain, float(np.sqrt(count / (count - 1) * np.square(residuals).sum()) / total)
+
+
+class Resamples:
+    """Draws of groups with replacement (bootstrap), the same draws for every figure, so that figures can be paired.
+
+    groups [n]: what makes rows dependent; a drawn group brings all its rows.
+    Source: Efron & Tibshirani 1993, percentile interval; groups as in cluster bootstrap.
+    """
+
+    def __init__(self, groups: Sequence[str], draws: int = 2000, seed: int = 0) -> None:
+        self.draws, self.seed = draws, seed
+        names, self.group_of = np.unique(np.asarray(groups), return_inverse=True)
+        self.count = len(names)
+
+    def sums(self, columns: np.ndarray) -> np.ndarray:
+        """columns [n, K] -> [draws, K], the sums over the rows of each draw."""
+        within = np.zeros((self.count, columns.shape[1]))
+        np.add.at(within, self.group_of, columns)
+        generator = np.random.default_rng(self.seed)
+        found = np.empty((self.draws, columns.shape[1]))
+        for draw in range(self.draws):
+            times = np.bincount(generator.integers(0, self.count, self.count), minlength=self.count)
+            found[draw] = times @ within
+        return found
+
+
+def percentile_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Of resampled figures; those that were undefined in a draw (NaN) are left out. (NaN, NaN) if all were."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return math.nan, math.nan
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """p of the exact test whether two models are right equally often; arguments: rows that only one has right.
+
+    Source: McNemar 1947, its exact binomial form.
+    """
+    count = first_only + second_only
+    return 1.0 if count == 0 else min(1.0, float(2 * bdtr(min(first_only, second_only), count, 0.5)))

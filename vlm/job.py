@@ -23,7 +23,9 @@ from vlm.data import sources
 from vlm.data.loader import Loader, Reading, Rows, Steps, end_workers, validation_loader
 from vlm.data.order import Mix
 from vlm.data.plan import Planner, micro_batch_of
+from vlm.evaluate import prepared_benchmark
 from vlm.evaluation.answers import ask, exact_match, write_samples
+from vlm.evaluation.watch import Watch, Watched
 from vlm.library import make
 from vlm.models.assemble import create
 from vlm.models.recompute import recompute
@@ -86,6 +88,7 @@ class Job:
         self.phase.sets = len(self.slices["train"])
         self.phase.frozen = checkpoint.fingerprint(self.model)
         self.phase.recipe = recipe_id(self.config)
+        self.phase.watch = Watch(self._watched())
         self.state = self._state()
         if self.state is not None:
             restore_model(self.model, self.state)
@@ -164,7 +167,7 @@ class Job:
             self.settings.logging, self.folder.path, self.folder.path.name, job_type, self.tags, self.config
         )
         every, progress = self.phase_config["log_every"], self.settings.logging.progress
-        recorder = Recorder(self.folder, metrics, mirror, ledger, steps, every, progress)
+        recorder = Recorder(self.folder, metrics, mirror, ledger, steps, every, self.phase.keep, progress)
         failed = True
         try:
             self._keep_tokenizer()
@@ -199,6 +202,22 @@ class Job:
             recorder.warn_of_shares(self.asked)
             log.info("data: %s", _delivered(self.asked, data["delivered"]))
             write_json(self.folder.path / "data.json", {**self.data_record, "asked": self.asked, **data})
+
+    def _watched(self) -> list[Watched]:
+        """The benchmarks that are scored at each validation. Raises: InputError for files that are not there."""
+        uses = {name: use for name, use in self.settings.benchmarks.items() if use is not None}
+        by = self.phase.keep.by
+        if by != "val/loss" and by.removeprefix("val/") not in uses:
+            raise InputError(
+                f"phase.keep.by: {by} is no metric of this run's validations; give val/loss, or name the benchmark: "
+                f"+benchmarks.{by.removeprefix('val/')}.limit=200"
+            )
+        if uses and not self.slices["validate"]:
+            raise InputError("benchmarks: they are scored at validations, and data.validate names no set")
+        return [
+            Watched(prepared_benchmark(name, use.change, self.settings.paths.data), use.limit)
+            for name, use in uses.items()
+        ]
 
     def _facts(self) -> dict[str, Any]:
         """What decides the run beside its configuration."""

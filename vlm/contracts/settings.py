@@ -6,6 +6,8 @@ objects are what the code reads, so a key that exists here reaches its reader.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -120,12 +122,21 @@ class LoggingSettings:
 
 @dataclass(frozen=True)
 class KeepSettings:
-    """Checkpoints that stay: the last so many, the best so many by validation loss, and one every so many steps."""
+    """Checkpoints that stay: the last so many, the best so many, and one every so many steps.
+
+    by: what a validation is judged by, "val/loss" (lowest) or "val/<benchmark>" (highest).
+    """
 
     __pydantic_config__: ClassVar = STRICT
     last: PositiveInt
     best: NonNegativeInt
     every: PositiveInt | None
+    by: str = "val/loss"
+
+    def rank(self, metrics: Mapping[str, float]) -> float:
+        """Of a validation's metrics; lower is better, not finite if the metric is missing."""
+        value = metrics.get(self.by, math.nan)
+        return value if self.by == "val/loss" else -value
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,15 @@ class LanguageLossSettings:
 
 
 @dataclass(frozen=True)
+class WatchSettings:
+    """A benchmark that is scored at each validation. limit: questions.   change: keys of its file to change."""
+
+    __pydantic_config__: ClassVar = STRICT
+    limit: PositiveInt
+    change: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The whole of conf/train.yaml. Parts and phase are nodes with a `_target_`, checked against its signature."""
 
@@ -177,6 +197,7 @@ class RunConfig:
     fusion: dict[str, Any]
     phase: dict[str, Any]
     data: DataSettings
+    benchmarks: dict[str, WatchSettings | None]
     hardware: HardwareProfile
     logging: LoggingSettings
 
@@ -197,6 +218,88 @@ class GenerateConfig:
     top_k: PositiveInt | None
     temperature: PositiveFloat | None
     seed: Seed
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """A prepared split whose questions tell the most frequent training answer of each question text."""
+
+    __pydantic_config__: ClassVar = STRICT
+    set: str
+    split: str
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """One file of conf/benchmark: where its questions are, how they are put, and how answers are scored.
+
+    scorer: module of vlm/evaluation/scorers.   variants: of it, the first one's score is the headline.
+    split_by: keys of the gold data whose values get a result of their own.   prompt, option: texts with {fields}.
+    candidates, normalise: of decoding=likelihood; what is compared, and whether per token.
+    controls: the same model again, with grey pictures (blank) or with other questions' pictures (shuffled).
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    name: str
+    scorer: str
+    variants: Annotated[list[str], Len(1)]
+    split_by: list[str]
+    reader: dict[str, Any]
+    prompt: str
+    option: str
+    decoding: Literal["greedy", "likelihood"]
+    candidates: Literal["letters", "options"] | list[str] | None
+    normalise: Literal["none", "tokens"]
+    max_new_tokens: PositiveInt
+    controls: list[Literal["blank", "shuffled"]]
+    prior: PriorSettings | None
+    get: str
+    license: str
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    """One file of conf/suite: benchmarks that are scored together. limit: questions of each, None for all."""
+
+    __pydantic_config__: ClassVar = STRICT
+    benchmarks: list[str]
+    limit: PositiveInt | None
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The whole of conf/evaluate.yaml."""
+
+    __pydantic_config__: ClassVar = STRICT
+    model: str | None
+    rescore: str | None
+    compare: list[str] | None
+    suite: SuiteSettings
+    benchmarks: list[str] | None
+    change: dict[str, dict[str, Any]]
+    limit: PositiveInt | None
+    seed: Seed
+    decoding: Literal["greedy", "likelihood"] | None
+    ocr: Literal["none", "rapidocr", "easyocr"]
+    controls: list[Literal["blank", "shuffled"]] | None
+    shifts: NonNegativeInt
+    missing: Literal["refuse", "unparsable"]
+    token_budget: PositiveInt | None
+    batch: PositiveInt
+    device: Literal["cpu", "cuda"] | None
+    processes: PositiveInt
+    part: str | None
+    out: str | None
+    paths: Paths
+    logging: LoggingSettings
+
+
+@dataclass(frozen=True)
+class OneBenchmark:
+    """The whole of conf/benchmark.yaml: one benchmark, composed by itself."""
+
+    __pydantic_config__: ClassVar = STRICT
+    benchmark: BenchmarkSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
@@ -36,6 +36,7 @@ class Phase(lightning.LightningModule, ABC):
     step = 0
     sets = 1  # of the training mix
     validation_batches: int | None = None  # of all ranks together
+    watch: Callable[[nn.Module], Mapping[str, float]] = staticmethod(lambda model: {})  # further metrics, set by the run
     asked_to_stop = False  # by a signal to this process; all ranks hear of it at the end of the step
 
     def __init__(
@@ -69,7 +70,7 @@ class Phase(lightning.LightningModule, ABC):
         """The objective of one micro-batch as a sum and its count."""
 
     def validation_metrics(self) -> dict[str, float]:
-        """What the validation that just ended found; `val/loss` chooses the best step. Every rank calls it."""
+        """What the validation that just ended found; `val/loss` unless `keep.by` says otherwise chooses the best step. Every rank calls it."""
         return {}
 
     def objective(self, batch: Batch) -> Loss:
@@ -141,7 +142,8 @@ class Phase(lightning.LightningModule, ABC):
         self.working_on = None
 
     def on_validation_epoch_end(self) -> None:
-        self.validated, self.validated_at = self.validation_metrics(), self.step
+        self.validated = {**self.validation_metrics(), **self.watch(self.model)}
+        self.validated_at = self.step
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.trainable, self.optimizer_settings)

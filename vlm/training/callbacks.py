@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
+from vlm.contracts.settings import KeepSettings
 from vlm.data.loader import Step, Steps
 from vlm.training.checkpoint import Checkpoints, State
 from vlm.training.folder import RunFolder
@@ -48,10 +49,11 @@ class Recorder(Callback):
         ledger: Ledger,
         steps: Steps,
         every: int,
+        keep: KeepSettings,
         progress: bool,
     ) -> None:
         self.folder, self.metrics, self.mirror, self.ledger, self.steps = folder, metrics, mirror, ledger, steps
-        self.every = every
+        self.every, self.keep = every, keep
         self.bar = tqdm(disable=None if progress else True, file=sys.stderr, unit="step", leave=False)
         self.began = self.last = self.shown = self.told = time.monotonic()
         self.since: dict[str, float] = {}
@@ -117,11 +119,14 @@ class Recorder(Callback):
             self._restart_clock()  # a validation is no waiting for data
 
     def note(self, step: int, row: dict[str, float]) -> None:
-        """Into status.json: the newest value of each metric, the best loss, and whether pictures are used."""
+        """Into status.json: the newest value of each metric, the best validation, and whether pictures are used."""
         best = self.folder.status.get("best")
-        loss = row.get("val/loss", math.inf)
-        if math.isfinite(loss) and (best is None or loss < best["value"]):
-            best = {"metric": "val/loss", "value": loss, "step": step}
+        rank = self.keep.rank(row)
+        before = math.inf
+        if best is not None and best["metric"] == self.keep.by:
+            before = self.keep.rank({self.keep.by: best["value"]})
+        if rank < before and math.isfinite(rank):
+            best = {"metric": self.keep.by, "value": row[self.keep.by], "step": step}
         metrics = {**self.folder.status.get("metrics", {}), **row}
         warnings = self.folder.status.get("warnings", [])
         if "val/skipped" in row and not any(warning.startswith(LEFT_OUT) for warning in warnings):
@@ -227,7 +232,7 @@ class Saver(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        value = pl_module.validated["val/loss"]
+        value = pl_module.keep.rank(pl_module.validated)
         is_last = pl_module.step == pl_module.total_steps
         is_best = trainer.strategy.broadcast(self.checkpoints.is_among_the_best(value))
         if is_best or is_last or self._is_due(pl_module):

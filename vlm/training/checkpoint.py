@@ -62,7 +62,7 @@ class Checkpoints:
         self._values: dict[str, float] = _read_values(folder)
 
     def write(self, state: State, value: float | None = None) -> None:
-        """Write in the background, after the one before. value: of the validation at this step, lower is better.
+        """Write in the background, after the one before. value: rank of the validation at this step, lower is better.
 
         The state's tensors must not change any more. Raises: RunError if the one before could not be written.
         """
@@ -83,7 +83,7 @@ class Checkpoints:
             log.warning("%s", failed)
 
     def is_among_the_best(self, value: float) -> bool:
-        """Whether a checkpoint with this validation loss would be kept for it."""
+        """Whether a checkpoint with this rank would be kept for it."""
         best = sorted(self._values.values())[: self.keep.best]
         return math.isfinite(value) and self.keep.best > 0 and (len(best) < self.keep.best or value < best[-1])
 

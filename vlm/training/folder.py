@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 
 from vlm.contracts.errors import InputError, RunError
 
-NOT_IDENTITY = ("paths", "logging")  # where a run lies and how it is watched do not change what it is
+NOT_IDENTITY = ("paths", "logging", "benchmarks")  # where a run lies and how it is watched do not change what it is
+WATCHED = "by"  # key of phase.keep: which checkpoints stay, not what training does
 ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
 RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
 FREE = (  # how long a run is and how it is watched may change on the way
@@ -49,6 +50,8 @@ def recipe_id(config: Mapping[str, Any]) -> str:
 
 def _by_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Other runs enter by their id, not by their path; what only allows the run is no part of it."""
+    if isinstance(phase := config.get("phase"), Mapping) and isinstance(keep := phase.get("keep"), Mapping):
+        config = {**config, "phase": {**phase, "keep": {key: value for key, value in keep.items() if key != WATCHED}}}
     weights = {part: _identity(source) for part, source in (config.get("weights") or {}).items()}
     if isinstance(data := config.get("data"), Mapping):
         config = {**config, "data": {key: value for key, value in data.items() if key not in ALLOWING}}

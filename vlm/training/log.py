@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,10 @@ class WandbMirror:
     def write(self, row: Mapping[str, float]) -> None:
         self._guarded(lambda: self.run.log(dict(row)))
 
+    def tables(self, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]) -> None:
+        """name -> columns and rows; a cell that is a path is a picture."""
+        self._guarded(lambda: self.run.log({name: _table(*content) for name, content in tables.items()}))
+
     def finish(self, failed: bool) -> None:
         self._guarded(lambda: self.run.finish(exit_code=int(failed)))
 
@@ -119,3 +123,10 @@ class WandbMirror:
             "W&B is switched off for this run (%s: %s); metrics.jsonl goes on", type(error).__name__, str(error)[:300]
         )
         self.run = None
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    import wandb
+
+    shown = [[wandb.Image(str(cell)) if isinstance(cell, Path) else cell for cell in row] for row in rows]
+    return wandb.Table(columns=list(columns), data=shown)  # type: ignore[arg-type]

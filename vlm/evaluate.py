@@ -1,0 +1,260 @@
+"""The evaluation command: a model asked, saved predictions scored again, or models compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from vlm.build import Composed, compose
+from vlm.check import check
+from vlm.contracts.errors import ConfigError, InputError, Problem
+from vlm.contracts.places import config_dir
+from vlm.contracts.settings import BenchmarkSettings, EvaluateConfig, OneBenchmark
+from vlm.evaluation import records
+from vlm.evaluation.compare import compared
+from vlm.evaluation.contamination import Training
+from vlm.evaluation.fingerprint import weights_fingerprint
+from vlm.evaluation.prepared import Prepared
+from vlm.evaluation.runner import Asking, Task
+from vlm.evaluation.tables import tables
+from vlm.evaluation.text import table
+from vlm.parallel import in_parts
+from vlm.reporting.evaluation import write_results
+from vlm.reporting.evaluation_worst import worst
+from vlm.training.log import WandbMirror
+from vlm.training.stopping import STOPPED
+from vlm.wording import no_choice
+
+if TYPE_CHECKING:
+    from vlm.evaluation.answering import Answering
+    from vlm.evaluation.recognised import Recognised
+    from vlm.interop.harness_results import Prediction
+
+log = logging.getLogger(__name__)
+SHOWN = 24  # errors whose pictures are kept, of each benchmark
+WAYS = ("model", "rescore", "compare")
+
+
+def evaluate(composed: Composed) -> None:
+    """Carry out one evaluation; prints a table and the path of results.html.
+
+    Raises: ConfigError, InputError before anything is answered; RunError with the answers kept; SystemExit(75) on
+    request, with them kept too.
+    """
+    config = TypeAdapter(EvaluateConfig).validate_json(json.dumps(composed.config))
+    given = [name for name in WAYS if getattr(config, name) is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"{' and '.join(given) or 'nothing'} is given; give one of model=RUN_OR_FOLDER, rescore=FILE, compare=[A,B]"
+        )
+    if config.rescore is not None:
+        _rescore(Path(config.rescore), config)
+    elif config.compare is not None:
+        print(compared([Path(name) for name in config.compare], config.seed))
+    else:
+        _model(composed, config)
+
+
+def benchmark_settings(name: str, change: Mapping[str, Any]) -> BenchmarkSettings:
+    """conf/benchmark/<name>.yaml with some keys changed, checked.
+
+    Raises: ConfigError naming file and key.
+    """
+    options = sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml"))
+    if name not in options:
+        raise ConfigError([Problem("benchmarks", no_choice("benchmark", name, options), "command line")])
+    config = compose([f"benchmark={name}"], "benchmark", OneBenchmark).config
+    config["benchmark"] = _merged(config["benchmark"], change)
+    problems = check(config, OneBenchmark)
+    if problems:
+        raise ConfigError([Problem(f"change.{name}.{p.key.removeprefix('benchmark.')}", p.message) for p in problems])
+    return TypeAdapter(BenchmarkSettings).validate_json(json.dumps(config["benchmark"]))
+
+
+def prepared_benchmark(name: str, change: Mapping[str, Any], data: str) -> Prepared:
+    """A benchmark with the reader of its files. Raises: ConfigError for its settings."""
+    from vlm.models.assemble import create
+
+    settings = benchmark_settings(name, change)
+    return Prepared(settings, create({**settings.reader, "folder": str(Path(data) / settings.reader["folder"])}))
+
+
+def _merged(before: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(before)
+    for key, value in change.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _benchmarks(config: EvaluateConfig) -> list[Prepared]:
+    names = config.benchmarks if config.benchmarks is not None else config.suite.benchmarks
+    if not names:
+        suites = ", ".join(sorted(path.stem for path in (config_dir() / "suite").glob("*.yaml") if path.stem != "none"))
+        raise InputError(f"nothing is to be scored; give suite=NAME ({suites}) or benchmarks=[NAME,...]")
+    if alien := sorted(set(config.change) - set(names)):
+        raise InputError(f"change: {', '.join(alien)} is not scored here; scored are {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"benchmarks: {', '.join(names)}: name each once")
+    changes: dict[str, Any] = {}
+    if config.decoding is not None:
+        changes["decoding"] = config.decoding
+    if config.controls is not None:
+        changes["controls"] = config.controls
+    return [prepared_benchmark(name, {**changes, **config.change.get(name, {})}, config.paths.data) for name in names]
+
+
+def _model(composed: Composed, config: EvaluateConfig) -> None:
+    from vlm.training.weights import model_folder
+
+    model = model_folder(str(config.model))
+    out = Path(config.out) if config.out else _beside(model) / "evaluation"
+    part, parts = _part(config.part)
+    asking = Asking(
+        model=str(config.model),
+        weights=weights_fingerprint(model),
+        data=Path(config.paths.data),
+        limit=config.limit or config.suite.limit,
+        seed=config.seed,
+        shifts=config.shifts,
+        token_budget=config.token_budget,
+        recognised=None if config.ocr == "none" else _recognised(config.ocr, out, part),
+        part=part,
+        parts=parts,
+    )
+    tasks = _tasks(_benchmarks(config), asking, out)
+    try:
+        if config.processes > 1 and config.part is None:
+            in_parts(composed.overrides, config.processes)
+        _answer(tasks, model, config)
+        if config.part is not None:
+            log.info("part %s is answered; the same command without part= scores them all", config.part)
+            return
+        training = Training(model, Path(config.paths.data))
+        for task in tasks:
+            log.info("scoring %s", task.settings.name)
+            task.score(training)
+            lines = records.predictions(task.sheet.path)
+            task.keep_pictures(worst(lines, SHOWN, task.settings.split_by))
+    except KeyboardInterrupt:
+        log.info("stopped; what was answered is kept in %s, and the same command goes on", out / "sheets")
+        raise SystemExit(STOPPED) from None
+    entries = records.compose(out, asking.weights)
+    own = {task.sheet.id for task in tasks}
+    _tell([entry for entry in entries if entry["settings"]["id"] in own], out / records.PREDICTIONS)
+    names = [task.settings.name for task in tasks]
+    identity = {"name": "evaluation", "model": str(config.model), "benchmarks": names}
+    mirror = WandbMirror(config.logging, out, f"{model.resolve().parent.name}-{asking.weights}", "evaluation", names, identity)
+    mirror.tables(tables(out, entries))
+    mirror.finish(failed=False)
+
+
+def _tasks(benchmarks: Sequence[Prepared], asking: Asking, out: Path) -> list[Task]:
+    """Every benchmark with its files read. Raises: InputError naming all that cannot be, before anything starts."""
+    tasks, faults = [], []
+    for prepared in benchmarks:
+        log.info("reading %s", prepared.settings.name)
+        try:
+            tasks.append(Task(prepared, asking, out))
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    return tasks
+
+
+def _recognised(name: str, out: Path, part: int) -> Recognised:
+    from vlm.evaluation.recognised import Recognised  # an engine is loaded only if it is asked for
+
+    return Recognised(name, out / "sheets" / f"recognised-{part}.jsonl")
+
+
+def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig) -> None:
+    """Ask what has no answer yet; a model is loaded only if there is such a question."""
+    left = [task for task in tasks if not task.is_answered]
+    if not left:
+        return
+    import torch
+
+    from vlm.evaluation.answering import Answering
+    from vlm.library import load_model
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda, but torch sees no CUDA device; leave device out")
+    torch.manual_seed(config.seed)
+    loaded = load_model(model).to(device)
+    if not getattr(loaded.processor.template, "prompt", True):
+        log.warning("this model's template shows no prompt (llm.template.prompt): it sees pictures, and no question")
+    for task in left:
+        answering: Answering = Answering(loaded, config.batch, config.token_budget, task.settings.normalise)
+        task.answer(answering)
+
+
+def _rescore(file: Path, config: EvaluateConfig) -> None:
+    """results.json and results.html beside the predictions, which may be a file of another harness."""
+    file = _as_ours(file)
+
+    def prepared(name: str) -> Prepared:
+        return prepared_benchmark(name, config.change.get(name, {}), config.paths.data)
+
+    entries = records.rescore(file, config.missing == "unparsable", prepared, (config.limit, config.seed))
+    _tell(entries, file.parent / records.RESCORED)
+
+
+def _as_ours(file: Path) -> Path:
+    """A predictions file of ours as it is; what another harness wrote becomes one, beside it."""
+    if file.suffix == ".jsonl" and "benchmark" in next(records.read_lines(file), {}):
+        return file
+    from vlm.interop.harness_results import Figure, read_results
+
+    found = read_results(file)
+    answers = [entry for entry in found if not isinstance(entry, Figure)]
+    alien = sorted({entry.origin.dataset for entry in answers if entry.origin.benchmark is None})
+    if not answers or alien:
+        what = f"{', '.join(alien)} is none of our benchmarks" if alien else "it holds figures, and no answers"
+        raise InputError(f"rescore: {file}: {what}; nothing can be scored again")
+    own = file.with_suffix(".predictions.jsonl")
+    records.write_lines(own, (_line(entry) for entry in answers))
+    log.info("%s: %d answers of %s, now in %s", file, len(answers), answers[0].origin.harness, own)
+    return own
+
+
+def _line(entry: Prediction) -> dict[str, Any]:
+    line = {"benchmark": entry.origin.benchmark, "id": entry.question_id or entry.id, "prediction": entry.prediction}
+    line |= {"prompt": entry.prompt}
+    return line if entry.reference is None else {**line, "reference": entry.reference}
+
+
+def _tell(entries: Sequence[Mapping[str, Any]], predictions: Path) -> None:
+    print(table(entries))
+    for warning in _warnings(entries):
+        print(warning, file=sys.stderr)
+    print(write_results(predictions.parent, predictions))
+
+
+def _warnings(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for entry in entries:
+        if entry["headline"] and entry["split"] == "all":
+            for warning in entry["details"]["warnings"]:
+                yield f"{entry['benchmark']}: {warning}"
+
+
+def _beside(model: Path) -> Path:
+    """A run folder's model/ has its results beside it, any other model inside."""
+    return model.parent if model.name == "model" and (model.parent / "status.json").exists() else model
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 1
+    numbers = text.split("/")
+    if len(numbers) == 2 and all(number.isdecimal() for number in numbers) and int(numbers[0]) < int(numbers[1]):
+        return int(numbers[0]), int(numbers[1])
+    raise InputError(f"part={text}: write i/n with 0 <= i < n, for example part=0/2")

@@ -1,0 +1,46 @@
+"""The same questions under other conditions: without their pictures, with others' pictures, with moved options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from random import Random
+
+from PIL import Image
+
+from vlm.contracts.benchmark import Picture, Question
+from vlm.data.pictures import open_picture
+
+GREY = (128, 128, 128)
+SEEN = "seen"  # the questions as they are
+
+
+def blank(question: Question) -> Question:
+    """With a grey picture of the same size in each picture's place, so that the prompt keeps its length."""
+    return replace(question, pictures=tuple(_grey(picture) for picture in question.pictures))
+
+
+def shuffled(question: Question, others: Mapping[str, Picture]) -> Question:
+    """With other questions' pictures. others: of `other_pictures`."""
+    return replace(question, pictures=tuple(others[picture.id] for picture in question.pictures))
+
+
+def other_pictures(questions: Sequence[Question], seed: int) -> dict[str, Picture]:
+    """Picture -> another one, the same for all questions about it; a single picture keeps itself."""
+    known = {picture.id: picture for question in questions for picture in question.pictures}
+    names = sorted(known)
+    Random(seed).shuffle(names)
+    return {name: known[names[(place + 1) % len(names)]] for place, name in enumerate(names)}
+
+
+def _grey(picture: Picture) -> Picture:
+    size = open_picture(picture.read(), picture.id).size
+    return Picture(f"grey {size[0]}x{size[1]}", partial(_grey_bytes, size))
+
+
+def _grey_bytes(size: tuple[int, int]) -> bytes:
+    target = BytesIO()
+    Image.new("RGB", size, GREY).save(target, "PNG")
+    return target.getvalue()

@@ -1,0 +1,133 @@
+"""A question as a model is asked it: its text laid out, its options lettered, its pictures in their places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from string import Formatter
+from typing import Any
+
+from vlm.contracts.benchmark import Picture, Question
+from vlm.contracts.errors import InputError
+from vlm.contracts.sample import Turn
+from vlm.contracts.settings import BenchmarkSettings
+from vlm.evaluation.ocr import with_text
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MARK = re.compile(r"<image (\d+)>")
+CHOICES = ("options", "choices", "candidates")  # keys of gold data under which scorers keep the options
+
+
+@dataclass(frozen=True)
+class Asked:
+    """parts: of the user's turn, text or the index of a picture.   candidates: an answer's text and what it stands for,
+    if answers are compared by their probability; () to let the model speak."""
+
+    id: str
+    parts: tuple[str | int, ...]
+    pictures: tuple[Picture, ...]
+    max_new_tokens: int
+    candidates: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return (Turn("user", self.parts),)
+
+    @property
+    def prompt(self) -> str:
+        """Exactly what is sent, pictures as <image N>."""
+        return "".join(part if isinstance(part, str) else f"<image {part + 1}>" for part in self.parts)
+
+
+def ask(question: Question, settings: BenchmarkSettings, recognised: str | None = None, lettered: bool = True) -> Asked:
+    """recognised: text read in the pictures.
+
+    lettered: whether options stand behind letters; without, each is a line of its own.
+    Raises: InputError for a prompt that names unknown fields, more options than letters, or a missing picture.
+    """
+    letters = LETTERS[: len(question.options)]
+    if len(question.options) > len(LETTERS):
+        raise InputError(f"{settings.name} {question.id}: {len(question.options)} options, there are only 26 letters")
+    lines = [
+        _filled(settings.option, {"letter": letter, "text": text}, settings, "option") if lettered else text
+        for letter, text in zip(letters, question.options, strict=True)
+    ]
+    fields = {"question": question.text, "options": "\n".join(lines), **question.fields}
+    text = _filled(question.prompt or settings.prompt, fields, settings, "prompt")
+    text = with_text(text, recognised or "")
+    candidates = _candidates(question, settings, letters) if settings.decoding == "likelihood" else ()
+    parts = _with_pictures(question, text, settings.name)
+    return Asked(question.id, parts, question.pictures, question.max_new_tokens or settings.max_new_tokens, candidates)
+
+
+def rotated(question: Question, shift: int) -> Question:
+    """The same question with its options moved on by `shift` places, in its gold data too."""
+    count = len(question.options)
+    options = tuple(question.options[(place + shift) % count] for place in range(count))
+    return replace(question, options=options, reference=rotated_gold(question.reference, shift))
+
+
+def rotated_gold(reference: Mapping[str, Any], shift: int) -> dict[str, Any]:
+    """Gold data of a choice after its options have moved on by `shift` places."""
+    key = next(name for name in CHOICES if reference.get(name))
+    held, texts = reference[key], _texts(reference[key])
+    order = [(place + shift) % len(texts) for place in range(len(texts))]
+    bare = [re.sub(rf"^{letter}\. ?", "", text) for letter, text in zip(LETTERS, texts, strict=False)]
+    moved = [bare[place] for place in order]
+    if bare != texts:  # options that carry their letters
+        moved = [f"{letter}. {text}" for letter, text in zip(LETTERS, moved, strict=False)]
+    new = dict(zip(held, moved, strict=True)) if isinstance(held, Mapping) else moved
+    return {**reference, key: new, "gold": LETTERS[order.index(LETTERS.index(reference["gold"]))]}
+
+
+def options_of(reference: Any) -> list[str] | None:
+    """The options in gold data, None if it holds none."""
+    if not isinstance(reference, Mapping) or not isinstance(reference.get("gold"), str):
+        return None
+    held = next((reference[name] for name in CHOICES if reference.get(name)), None)
+    return None if held is None else _texts(held)
+
+
+def _texts(held: Mapping[str, str] | Sequence[str]) -> list[str]:
+    return list(held.values()) if isinstance(held, Mapping) else list(held)
+
+
+def _candidates(question: Question, settings: BenchmarkSettings, letters: str) -> tuple[tuple[str, str], ...]:
+    wanted = settings.candidates
+    if wanted is None:
+        wanted = "letters" if question.options else None
+    if wanted == "letters" and question.options:
+        return tuple((letter, letter) for letter in letters)
+    if wanted == "options" and question.options:
+        return tuple(zip(question.options, letters, strict=True))
+    if isinstance(wanted, list) and wanted:
+        return tuple((text, text) for text in wanted)
+    raise InputError(
+        f"{settings.name} {question.id}: decoding=likelihood compares given answers, and there are none; set "
+        f"change.{settings.name}.candidates, or decoding=greedy"
+    )
+
+
+def _filled(form: str, fields: Mapping[str, str], settings: BenchmarkSettings, key: str) -> str:
+    named = [name for _, name, _, _ in Formatter().parse(form) if name is not None]
+    unknown = sorted({name for name in named if name not in fields})
+    if unknown:
+        raise InputError(
+            f"benchmark {settings.name}: {key} names {', '.join(unknown)}, but a question has {', '.join(sorted(fields))}"
+        )
+    return form.format(**fields)
+
+
+def _with_pictures(question: Question, text: str, name: str) -> tuple[str | int, ...]:
+    if not question.inline:
+        return (*range(len(question.pictures)), *([text] if text else []))
+    parts: list[str | int] = []
+    for number, piece in enumerate(MARK.split(text)):
+        if number % 2 == 0:
+            parts += [piece] if piece else []
+        elif not 1 <= int(piece) <= len(question.pictures):
+            raise InputError(f"{name} {question.id}: <image {piece}> is asked for, it has {len(question.pictures)}")
+        else:
+            parts.append(int(piece) - 1)
+    return tuple(parts)

@@ -1,0 +1,190 @@
+"""One benchmark, one model: every condition answered, a stop gone on from, scores written beside the answers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from vlm.contracts.benchmark import Question, Reader
+from vlm.contracts.errors import InputError
+from vlm.evaluation.conditions import SEEN, blank, other_pictures, shuffled
+from vlm.evaluation.contamination import Training
+from vlm.evaluation.prepared import Prepared
+from vlm.evaluation.prior import prior_replies
+from vlm.evaluation.prompts import Asked, ask, rotated
+from vlm.evaluation.records import PICTURES, SCORED, answered, write_json, write_picture, write_questions
+from vlm.evaluation.results import finite, headline, results
+from vlm.evaluation.sheets import Sheet
+from vlm.evaluation.subset import share, subset
+from vlm.evaluation.thumbnails import thumbnail
+
+if TYPE_CHECKING:
+    from vlm.evaluation.recognised import Recognised
+
+log = logging.getLogger(__name__)
+SCORING = ("variants", "split_by", "get", "license", "controls", "prior")  # keys that change no answer
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How every benchmark of one evaluation is asked.
+
+    recognised: reads text in pictures.   model: its folder, for people.   weights: fingerprint of the model.   data: folder of prepared sets.   shifts: questions of choices that are asked
+    again with moved options and without letters.   part, parts: which share of the questions this process answers.
+    """
+
+    model: str
+    weights: str
+    data: Path
+    limit: int | None
+    seed: int
+    shifts: int
+    token_budget: int | None
+    recognised: Recognised | None = None
+    part: int = 0
+    parts: int = 1
+
+
+class Task:
+    """A benchmark that is ready to be asked: its files are read and checked, nothing has been answered yet."""
+
+    def __init__(self, prepared: Prepared, asking: Asking, folder: Path) -> None:
+        settings = prepared.settings
+        self.settings, self.asking, self.scorer = settings, asking, prepared.scorer
+        self.questions = prepared.questions(asking.limit, asking.seed)
+        notes = {"model": asking.model, "variants": settings.variants, "split_by": settings.split_by}
+        self.sheet = Sheet(folder, settings.name, self._identity(prepared.reader), notes)
+
+    def _identity(self, reader: Reader) -> dict[str, Any]:
+        """What decides the answers."""
+        asking = self.asking
+        return {
+            "benchmark": {key: value for key, value in asdict(self.settings).items() if key not in SCORING},
+            "weights": asking.weights,
+            "decoding": self.settings.decoding,
+            "max_new_tokens": self.settings.max_new_tokens,
+            "prompt": self.settings.prompt,
+            "limit": asking.limit,
+            "seed": asking.seed,
+            "ocr": asking.recognised.engine if asking.recognised else "none",
+            "token_budget": asking.token_budget,
+            "data": {name: sha256(Path(reader.folder) / name) for name in reader.files()},
+        }
+
+    @property
+    def conditions(self) -> dict[str, Callable[[], list[Question]]]:
+        """Condition -> its questions, the plain one first."""
+        found: dict[str, Callable[[], list[Question]]] = {SEEN: lambda: list(self.questions)}
+        with_pictures = any(question.pictures for question in self.questions)
+        if with_pictures and "blank" in self.settings.controls:
+            found["blank"] = lambda: [blank(question) for question in self.questions]
+        if with_pictures and "shuffled" in self.settings.controls:
+            found["shuffled"] = self._shuffled
+        lettered = [question for question in self.questions if len(question.options) > 1]
+        by_letter = self.settings.decoding == "greedy" or self.settings.candidates == "letters"
+        if lettered and by_letter and self.asking.shifts and not self.scorer.whole_groups:
+            again = subset(lettered, self.asking.shifts, self.asking.seed, whole_groups=False)
+            for shift in range(1, max(len(question.options) for question in again)):
+                found[f"shift{shift}"] = partial(_moved, again, shift)
+            if self.settings.decoding == "greedy":
+                found["unlettered"] = lambda: again
+        return found
+
+    def _shuffled(self) -> list[Question]:
+        others = other_pictures(self.questions, self.asking.seed)
+        return [shuffled(question, others) for question in self.questions]
+
+    def missing(self, condition: str, questions: Sequence[Question]) -> list[Question]:
+        """Those of this process's share that have no answer yet."""
+        known = self.sheet.replies(condition)
+        own = share(questions, self.asking.part, self.asking.parts)
+        return [question for question in own if question.id not in known]
+
+    @property
+    def is_answered(self) -> bool:
+        return not any(self.missing(name, questions()) for name, questions in self.conditions.items())
+
+    def answer(self, answering: Callable[..., Iterator[list[Any]]]) -> None:
+        """Ask what has no answer yet. answering: an `Answering` of this benchmark.
+
+        Raises: InputError, RunError; what was answered before is kept.
+        """
+        part = f"{self.asking.part}/{self.asking.parts}"
+        for condition, questions in self.conditions.items():
+            missing = self.missing(condition, questions())
+            if not missing:
+                continue
+            put = partial(self._put, lettered=condition != "unlettered")
+            name = f"{self.settings.name}, {condition}"
+            with self.sheet.writer(condition, part) as writer, tqdm(
+                total=len(missing), desc=name, unit="question", leave=False, disable=None
+            ) as bar:  # fmt: skip
+                log.info("%s: %d questions", name, len(missing))
+                for replies in answering(missing, put):
+                    writer.write(replies)
+                    bar.update(len(replies))
+
+    def _put(self, question: Question, lettered: bool) -> Asked:
+        recognised = self.asking.recognised(question.pictures) if self.asking.recognised else None
+        return ask(question, self.settings, recognised, lettered)
+
+    def score(self, training: Training) -> list[dict[str, Any]]:
+        """Entries of results.json, kept with the sheet. Every condition must be answered."""
+        if self.settings.prior is not None:
+            self._write_prior(self.asking.data / self.settings.prior.set / self.settings.prior.split)
+        self.sheet.describe()  # with today's variants and splits, also where nothing was left to ask
+        write_questions(self.sheet, self.questions, [self._put(question, True) for question in self.questions])
+        given = answered(self.sheet.path)
+        entries = results(given)
+        rows = given.scored(given.variants[0])
+        entries[0]["details"]["trained_on"] = finite(training.report(self.questions, rows, partial(headline, self.scorer)))
+        write_json(self.sheet.path / SCORED, entries)
+        return entries
+
+    def keep_pictures(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Of the errors that a page shows. rows: lines of predictions.jsonl."""
+        by_id = {question.id: question for question in self.questions}
+        shown = []
+        for row in rows:
+            pictures = [picture for picture in by_id[row["id"]].pictures if picture.type == "image"]
+            if pictures:
+                name = f"{self.sheet.path.name}-{len(shown):02d}.png"
+                picture = thumbnail(pictures[0].read(), pictures[0].id)
+                write_picture(self.sheet.path.parents[1] / "pictures" / name, picture)
+                shown.append({"id": row["id"], "file": name})
+        write_json(self.sheet.path / PICTURES, shown)
+
+    def _write_prior(self, directory: Path) -> None:
+        if not (directory / "manifest.json").is_file():
+            log.warning(
+                "%s: %s is not prepared here, so there is no baseline of training answers; make data SOURCE=%s gets it",
+                self.settings.name, directory, directory.parent.name,
+            )  # fmt: skip
+            return
+        known = self.sheet.replies("prior")
+        questions = [question for question in self.questions if question.id not in known]
+        if questions:
+            with self.sheet.writer("prior", "0/1") as writer:
+                writer.write(prior_replies(questions, directory))
+
+
+def _moved(questions: Sequence[Question], shift: int) -> list[Question]:
+    return [rotated(question, shift) for question in questions if len(question.options) > shift]
+
+
+def sha256(path: Path) -> str:
+    """Raises: InputError if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+

@@ -17,7 +17,7 @@ from vlm.contracts.errors import ConfigError, InputError, Problem
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import BenchmarkSettings, EvaluateConfig, OneBenchmark
 from vlm.evaluation import records
-from vlm.evaluation.compare import compared
+from vlm.evaluation.compare import compared, folder_of
 from vlm.evaluation.contamination import Training
 from vlm.evaluation.fingerprint import weights_fingerprint
 from vlm.evaluation.prepared import Prepared
@@ -26,6 +26,8 @@ from vlm.evaluation.tables import tables
 from vlm.evaluation.text import table
 from vlm.parallel import in_parts
 from vlm.reporting.evaluation import write_results
+from vlm.reporting.evaluation_compare import comparison_table
+from vlm.reporting.evaluation_records import read_results
 from vlm.reporting.evaluation_worst import worst
 from vlm.training.log import WandbMirror
 from vlm.training.stopping import STOPPED
@@ -56,7 +58,7 @@ def evaluate(composed: Composed) -> None:
     if config.rescore is not None:
         _rescore(Path(config.rescore), config)
     elif config.compare is not None:
-        print(compared([Path(name) for name in config.compare], config.seed))
+        _compare([Path(name) for name in config.compare])
     else:
         _model(composed, config)
 
@@ -206,6 +208,12 @@ def _rescore(file: Path, config: EvaluateConfig) -> None:
 
     entries = records.rescore(file, config.missing == "unparsable", prepared, (config.limit, config.seed))
     _tell(entries, file.parent / records.RESCORED)
+
+
+def _compare(models: Sequence[Path]) -> None:
+    pairs = compared(models)
+    print(comparison_table({str(model): read_results(folder_of(model) / records.RESULTS) for model in models}))
+    print(f"\n{pairs}")
 
 
 def _as_ours(file: Path) -> Path:

@@ -123,8 +123,8 @@ class Scorer:
     unparsable: of an answer, its gold data and its record.   parsed: the text that was read, from the record.
     measures: of scored rows, the headline first.   constants: gold data of all rows -> name -> an answer for each row,
     the trivial answers that need no model (always yes, each letter, the most frequent answer, empty ...).
-    listed: cases that take a list of answers to one question.   splits: keys of the gold data whose values are reported apart.   whole_groups: a group counts as a whole or not at
-    all (pairs of MME, circles of MMBench), so a subset never cuts one.
+    listed: cases that take a list of answers to one question.   whole_groups: a group counts as a whole or not at all
+    (pairs of MME, circles of MMBench), so a subset never cuts one.
     """
 
     default: str
@@ -137,5 +137,4 @@ class Scorer:
     )
     parsed: Callable[[Mapping[str, Any]], str | None] = lambda record: None
     listed: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
     whole_groups: bool = False

@@ -18,7 +18,7 @@ HEAD = ("benchmark", "n", "first", "other", "difference", "95 %", "McNemar p", "
 ASKED_ALIKE = ("benchmark", "limit", "seed", "ocr", "data", "token_budget")  # settings that must agree
 
 
-def compared(models: Sequence[Path], seed: int) -> str:
+def compared(models: Sequence[Path]) -> str:
     """A table of each model against the first, on every benchmark that both answered under the same settings.
 
     Raises: InputError for a model without results, or without a benchmark in common.

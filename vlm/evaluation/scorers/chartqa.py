@@ -122,5 +122,4 @@ SCORER = Scorer(
     totals={"lmms-agg": lmms_total},
     measures=measures,
     constants=constants,
-    splits=("type",),
 )

@@ -131,5 +131,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=lambda record: record["extracted"],
-    splits=("shape",),
 )

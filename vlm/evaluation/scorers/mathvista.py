@@ -181,5 +181,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=parsed,
-    splits=("question_type", "answer_type"),
 )

@@ -84,7 +84,6 @@ def scorer(candidates: Sequence[object], cases: Mapping[str, Case] | None = None
         constants=constants,
         unparsable=unparsable,
         parsed=parsed,
-        splits=("answer_type",),
     )
 
 

@@ -139,5 +139,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=parsed,
-    splits=("category", "l2-category"),
 )

@@ -178,5 +178,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=parsed,
-    splits=("subject", "question_type"),
 )

@@ -94,5 +94,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=parsed,
-    splits=("task",),
 )

@@ -161,5 +161,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=lambda prediction, reference, record: record["label"] is None,
     parsed=lambda record: record["label"],
-    splits=("category",),
 )

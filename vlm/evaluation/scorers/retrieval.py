@@ -115,5 +115,4 @@ SCORER = Scorer(
     measures=measures,
     constants=constants,
     parsed=lambda record: record["extracted"],
-    splits=("direction",),
 )

@@ -91,5 +91,4 @@ SCORER = Scorer(
     constants=constants,
     unparsable=unparsable,
     parsed=parsed,
-    splits=("duration", "domain", "task_type"),
 )

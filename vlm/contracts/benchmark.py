@@ -63,7 +63,8 @@ class Reader(Protocol):
     Constructor arguments are the keys of `reader` in conf/benchmark/*.yaml; `folder` is where the files lie.
     """
 
-    folder: str
+    @property
+    def folder(self) -> str: ...
 
     def files(self) -> Sequence[str]:
         """Paths of the tables that are read, relative to the folder; their checksums are kept with the results."""

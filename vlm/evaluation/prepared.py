@@ -32,11 +32,15 @@ class Prepared:
     def questions(self, limit: int | None, seed: int) -> list[Question]:
         """Those that are asked, each of which can be put. Raises: InputError saying how to get the files."""
         try:
-            questions = subset(list(self.reader.questions()), limit, seed, self.scorer.whole_groups)
+            everything = list(self.reader.questions())
         except InputError as error:
             raise InputError(f"benchmark {self.settings.name}: {error}\n  its files: {self.settings.get}") from error
-        if not questions:
+        if not everything:
             raise InputError(f"benchmark {self.settings.name}: its files hold no question; {self.settings.get}")
+        try:
+            questions = subset(everything, limit, seed, self.scorer.whole_groups)
+        except InputError as error:
+            raise InputError(f"benchmark {self.settings.name}: {error}") from error
         for question in questions:  # before anything expensive starts
             ask(question, self.settings)
         return questions

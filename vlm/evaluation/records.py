@@ -16,7 +16,7 @@ from vlm.contracts.errors import InputError, RunError
 from vlm.evaluation.conditions import SEEN
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.prompts import Asked
-from vlm.evaluation.results import Answered, results
+from vlm.evaluation.results import MISSING, Answered, results
 from vlm.evaluation.score import scorer
 from vlm.evaluation.sheets import Sheet, read_replies
 
@@ -145,9 +145,9 @@ def _replies(
     if missing and not missing_is_wrong:
         raise InputError(
             f"{file}: {benchmark}: {len(missing)} of {len(ids)} questions have no prediction: {_some(missing)}; add them, "
-            "or count them as wrong with missing=unparsable"
+            "give the limit and seed that were asked with, or count them as wrong with missing=unparsable"
         )
-    return found | {name: Reply(name, "", fault="missing: no prediction") for name in missing}
+    return found | {name: Reply(name, "", fault=MISSING) for name in missing}
 
 
 def _without_sheet(

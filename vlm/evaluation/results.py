@@ -21,6 +21,7 @@ CONTROLS = {  # condition -> the baseline it is
     "shuffled": "the model with other questions' pictures",
     "prior": "most frequent training answer to the same question",
 }
+MISSING = "missing: no prediction"  # fault of a question that a predictions file leaves out
 BLINDING = ("blank", "shuffled")
 MOST_UNPARSABLE = 0.05  # share; with more, no clean headline
 FEWEST_GROUPS = 6  # that differ: with five, all in favour, an exact sign test still says p = 0.06
@@ -98,9 +99,9 @@ def _entry(
     controls: Mapping[str, Sequence[Scored]],
 ) -> dict[str, Any]:
     rows = [seen[place] for place in places]
-    others = {name: [scored[place] for place in places] for name, scored in controls.items()}
     is_headline = variant == answered.variants[0]
-    others |= _constants(answered.scorer, variant, rows, strict=is_headline)
+    others = _constants(answered.scorer, variant, rows, strict=is_headline)
+    others |= {name: [scored[place] for place in places] for name, scored in controls.items()}
     figures = Figures(answered.scorer.measures(rows), rows)
     compared = {name: figures.against(answered.scorer.measures(other)[0], other) for name, other in others.items()}
     is_above = all(found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in compared.values())
@@ -111,6 +112,7 @@ def _entry(
         "unparsable_n": sum(row.unparsable for row in rows),
         "truncated_n": sum(row.truncated for row in rows),
         "too_long_n": sum(fault is not None and fault.startswith(TOO_LONG) for fault in faults),
+        "missing_n": sum(fault == MISSING for fault in faults),
         "median_words": float(np.median([len(row.prediction.split()) for row in rows])),
         "pictures": pictures,
         "bias": bias_of(answered, variant, rows) if is_headline else None,
@@ -219,6 +221,8 @@ def _warnings(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{entry['truncated']:.1%} of the answers were cut at the longest length; raise max_new_tokens"
     if details["too_long_n"]:
         yield f"{details['too_long_n']} prompts do not fit into the model's positions; they count as wrong"
+    if details["missing_n"]:
+        yield f"{details['missing_n']} questions have no prediction; they count as wrong"
     if details["pictures"] is not None and details["pictures"]["verdict"] == BLIND:
         yield "blind: the score is not shown to fall without the right pictures"
     if entry["groups"] < 2 * FEWEST_GROUPS:

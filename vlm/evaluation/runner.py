@@ -59,6 +59,8 @@ class Task:
         settings = prepared.settings
         self.settings, self.asking, self.scorer = settings, asking, prepared.scorer
         self.questions = prepared.questions(asking.limit, asking.seed)
+        # Shared out by the pictures of the plain questions: all grey ones are one picture.
+        self._own = {question.id for question in share(self.questions, asking.part, asking.parts)}
         notes = {"model": asking.model, "variants": settings.variants, "split_by": settings.split_by}
         self.sheet = Sheet(folder, settings.name, self._identity(prepared.reader), notes)
 
@@ -88,7 +90,7 @@ class Task:
         if with_pictures and "shuffled" in self.settings.controls:
             found["shuffled"] = self._shuffled
         lettered = [question for question in self.questions if len(question.options) > 1]
-        by_letter = self.settings.decoding == "greedy" or self.settings.candidates == "letters"
+        by_letter = self.settings.decoding == "greedy" or self.settings.candidates in (None, "letters")
         if lettered and by_letter and self.asking.shifts and not self.scorer.whole_groups:
             again = subset(lettered, self.asking.shifts, self.asking.seed, whole_groups=False)
             for shift in range(1, max(len(question.options) for question in again)):
@@ -104,8 +106,7 @@ class Task:
     def missing(self, condition: str, questions: Sequence[Question]) -> list[Question]:
         """Those of this process's share that have no answer yet."""
         known = self.sheet.replies(condition)
-        own = share(questions, self.asking.part, self.asking.parts)
-        return [question for question in own if question.id not in known]
+        return [question for question in questions if question.id in self._own and question.id not in known]
 
     @property
     def is_answered(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEAD = ("benchmark", "n", "score", "95 %", "best trivial", "verdict", "pictures")
+HEAD = ("benchmark", "n", "score", "95 %", "best baseline", "verdict", "pictures")
 
 
 def table(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -80,11 +80,15 @@ def lines(record: Mapping[str, Any], path: str = "") -> list[tuple[str, str]]:
     return found
 
 
+# What a setting that was not given means.
+UNSET = {"token_budget": "the model's own", "limit": "all questions"}
+
+
 def _plain(value: Any, key: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
-        return "not measured"
+        return UNSET.get(key, "not measured")
     if isinstance(value, int):
         return f"{value:,}".replace("-", "\u2212")
     if isinstance(value, float):

@@ -117,7 +117,9 @@ class Entry:
     def title(self) -> str:
         """Split, variant and count, and what sets the result apart: TextVQA val (lmms, n=5000)."""
         name, split = self.settings.get("title"), self.split
-        where = f"{name}, {split}" if name and split != "all" else str(name or f"{self.benchmark} {split}")
+        where = str(name or self.benchmark)
+        if split != "all":
+            where += f", {split}" if name else f" {split}"
         return f"{where} ({', '.join([self.variant, *self.marks, f'n={self.n}'])})"
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -12,9 +13,11 @@ ARTICLES = {"a", "an", "the"}
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 STOP = re.compile(r"\.(?!\d)")  # the guard for a digit in front is mistyped in the original and does nothing
 STOP_BESIDE_NO_DIGIT = re.compile(r"(?<!\d)\.(?!\d)")
+KEPT = 1 << 16  # texts whose form is remembered: answers repeat, and so do their gold data
 MOST_STOPS = 32  # the original hands a flag, whose value this is, over as the number of replacements
 
 
+@lru_cache(KEPT)
 def normalise(text: str, keep_stop_after_digit: bool = False) -> str:
     """The text in the form in which VQA answers are compared.
 
@@ -26,6 +29,7 @@ def normalise(text: str, keep_stop_after_digit: bool = False) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
+@lru_cache(KEPT)
 def normalise_evalai(text: str) -> str:
     """The form of TextVQA: commas and question marks go first, a possessive stands alone ("nike 's").
 

@@ -17,7 +17,7 @@ from vlm.contracts.sample import Turn
 from vlm.contracts.settings import BenchmarkSettings
 from vlm.data.pictures import decode
 from vlm.evaluation.answering import Answering
-from vlm.evaluation.conditions import blank, other_pictures, shuffled
+from vlm.evaluation.conditions import Blank, other_pictures, shuffled
 from vlm.evaluation.prompts import ask
 from vlm.evaluation.subset import share
 from vlm.models.likelihood import log_probabilities
@@ -129,7 +129,7 @@ def test_equally_probable_answers_are_no_answer(gpt2):
     """Taking the first would be a guess that always favours A."""
     one = question(1, options=("two", "two"))
     (said,) = replies(gpt2, [one], 8, settings(decoding="likelihood", candidates="options")).values()
-    assert said == Reply("q1", "")
+    assert said == Reply("q1", "", fault="tied: 2 answers are equally probable")
 
 
 def test_a_longer_tie_between_losers_does_not_matter(gpt2):
@@ -168,7 +168,7 @@ def test_grey_and_exchanged_pictures_change_what_is_answered(gpt2):
     others = other_pictures(asked, 0)
     seen = replies(gpt2, asked)
     assert (
-        replies(gpt2, [blank(one) for one in asked]) != seen != replies(gpt2, [shuffled(one, others) for one in asked])
+        replies(gpt2, [Blank()(one) for one in asked]) != seen != replies(gpt2, [shuffled(one, others) for one in asked])
     )
     swapped = shuffled(asked[1], others)
     assert replies(gpt2, [swapped]) == replies(gpt2, [replace(asked[1], pictures=swapped.pictures)])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.evaluation.asked import picture, question, settings
 from vlm.contracts.errors import InputError
-from vlm.evaluation.conditions import blank, other_pictures, shuffled
+from vlm.evaluation.conditions import Blank, other_pictures, shuffled
 from vlm.evaluation.prompts import ask
 
 PICTURES = [(0,), (0,), (1,), (2,), (2, 3), (4,), ()]
@@ -20,7 +20,7 @@ QUESTIONS = [question(number, pictures=shown) for number, shown in enumerate(PIC
 
 def test_a_blank_question_has_grey_pictures_of_the_same_size_and_the_same_prompt():
     asked = replace(question(1), pictures=(picture(0, (31, 17)), picture(1, (8, 40))))
-    found = blank(asked)
+    found = Blank()(asked)
     for grey, size in zip(found.pictures, ((31, 17), (8, 40)), strict=True):
         shown = Image.open(BytesIO(grey.read()))
         assert (shown.size, np.unique(np.asarray(shown)).tolist()) == (size, [128])
@@ -29,13 +29,14 @@ def test_a_blank_question_has_grey_pictures_of_the_same_size_and_the_same_prompt
 
 
 def test_grey_pictures_of_one_size_are_one_picture():
+    blank = Blank()
     first, other = blank(QUESTIONS[0]).pictures, blank(QUESTIONS[2]).pictures
     assert first[0].id == other[0].id != picture(0).id
 
 
 def test_a_clip_or_a_damaged_picture_is_refused_by_name():
     with pytest.raises(InputError, match=r"0\.png"):
-        blank(replace(question(1), pictures=(picture(0, read=lambda: b"no picture"),)))
+        Blank()(replace(question(1), pictures=(picture(0, read=lambda: b"no picture"),)))
 
 
 def test_every_picture_becomes_another_one_and_the_same_for_all_questions_about_it():

@@ -13,13 +13,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.data_prep.small_splits import Entry, jpeg, photograph, png, split
-from vlm.contracts.benchmark import Measure, Scored
+from vlm.contracts.benchmark import Scored
 from vlm.contracts.errors import InputError
 from vlm.data.near_hashes import NearHashes
 from vlm.data.pictures import PictureError
 from vlm.evaluation.contamination import report
 from vlm.evaluation.intervals import wilson
-from vlm.evaluation.scorers.measures import mean
 from vlm.evaluation.training_pictures import KEPT, Seen, TrainingPictures
 
 WIDTH, HEIGHT = 320, 240
@@ -209,22 +208,18 @@ def scored(scores: dict[str, float]) -> list[Scored]:
     return [Scored(id, f"group {id}", "yes", "yes", "yes", score) for id, score in scores.items()]
 
 
-def accuracy(rows: Sequence[Scored]) -> list[Measure]:
-    return [mean(rows)]
-
-
-def of_wilson(measure: Measure, groups: Sequence[str]) -> tuple[float, float]:
-    assert len(groups) == len(measure.columns)
-    return wilson(measure.columns[:, 0].sum(), len(groups))
+def accuracy(rows: Sequence[Scored]) -> tuple[float, tuple[float, float]]:
+    right = sum(row.score for row in rows)
+    return right / len(rows), wilson(right, len(rows))
 
 
 def test_the_rest_are_the_questions_without_a_picture_of_training() -> None:
     rows = scored({"a": 1.0, "b": 0.0, "c": 1.0, "d": 1.0, "e": 0.0, "f": 0.0})
-    told = report(SEEN, rows, SHOWN, accuracy, of_wilson, ["x was prepared anew since"])
+    told = report(SEEN, rows, SHOWN, accuracy, ["x was prepared anew since"])
     low, high = wilson(1, 4)
     assert told == {
         "pictures": 4, "trained_on": 1, "by": {"bytes": 0, "id": 0, "pixels": 1, "looks": 0}, "unchecked": 0,
-        "questions": 2, "rest_n": 4, "rest_score": 0.25, "rest_interval": [low, high],
+        "questions": 2, "rest_n": 4, "rest_score": 0.25, "rest_interval": (low, high),
         "examples": [{"picture": "1.jpg", "by": "pixels", "set": "boats/train", "key": key(4)}],
         "unknown": ["x was prepared anew since"],
     }  # fmt: skip
@@ -233,25 +228,17 @@ def test_the_rest_are_the_questions_without_a_picture_of_training() -> None:
 
 def test_a_picture_that_was_not_looked_for_is_never_taken_for_clean() -> None:
     seen = {name: SEEN[name] for name in ("0.jpg", "1.jpg")}
-    told = report(seen, scored(dict.fromkeys("abcde", 1.0)), SHOWN, accuracy, of_wilson)
+    told = report(seen, scored(dict.fromkeys("abcde", 1.0)), SHOWN, accuracy)
     assert (told["unchecked"], told["questions"], told["rest_n"]) == (1, 2, 2)
 
 
 def test_without_a_rest_there_is_no_score() -> None:
-    told = report(SEEN, scored({"c": 1.0, "d": 1.0}), SHOWN, accuracy, of_wilson)
+    told = report(SEEN, scored({"c": 1.0, "d": 1.0}), SHOWN, accuracy)
     assert (told["rest_n"], told["rest_score"], told["rest_interval"]) == (0, None, None)
-
-
-def test_a_figure_that_the_rest_does_not_define_is_none() -> None:
-    def undefined(rows: Sequence[Scored]) -> list[Measure]:
-        return [Measure("f1", np.zeros((len(rows), 1)), lambda sums: np.full(sums.shape[:-1], np.nan))]
-
-    told = report(SEEN, scored({"a": 1.0}), SHOWN, undefined, of_wilson)
-    assert (told["rest_n"], told["rest_score"], told["rest_interval"]) == (1, None, None)
 
 
 def test_ten_examples_are_told_whatever_the_number() -> None:
     seen: dict[str, Any] = {f"{number}.jpg": Seen("bytes", "boats/train", key(number)) for number in range(30)}
-    told = report(seen, [], {}, accuracy, of_wilson)
+    told = report(seen, [], {}, accuracy)
     assert told["trained_on"] == 30
     assert [example["key"] for example in told["examples"]] == [key(number) for number in range(10)]

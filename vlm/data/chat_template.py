@@ -61,6 +61,8 @@ class ChatTemplate:
     end, begin: the special tokens that close an answer and open the next turn.
     """
 
+    inline = True
+
     def __init__(self, path: str, max_tokens: PositiveInt, date: str) -> None:
         self.path, self.max_tokens, self.date = path, max_tokens, date
         self.source = read_template(path)

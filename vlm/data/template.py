@@ -25,8 +25,10 @@ class Template:
     """Pictures in front, then begin, then the turns; every answer is closed by `end`.
 
     prompt: whether user text is shown. max_tokens: text tokens a row, begin and end included; an answer that does
-    not fit is cut and still closed by `end`.
+    not fit is cut and still closed by `end`. inline: whether pictures of the first turn may stand inside its text.
     """
+
+    inline = False
 
     def __init__(self, begin: str, end: str, prompt: bool, max_tokens: PositiveInt) -> None:
         self.begin, self.end, self.prompt, self.max_tokens = begin, end, prompt, max_tokens

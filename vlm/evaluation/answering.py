@@ -115,16 +115,23 @@ class Answering:
     def _compared(
         self, asked: Sequence[Asked], views: dict[str, list[Tensor]], identities: dict[str, int]
     ) -> Iterator[Reply]:
-        """Answers to all questions about the same pictures are branches of one row."""
-        groups: dict[tuple[str, ...], list[Asked]] = defaultdict(list)
+        """Answers to questions about the same pictures are branches of one row, as many as it may hold."""
+        groups: list[list[Asked]] = []
+        begun: dict[tuple[str, ...], tuple[list[Asked], int]] = {}  # pictures -> the row that is being filled, its tokens
         for one in asked:
             try:
-                self._alternatives([one], views, identities)
+                length = len(self._alternatives([one], views, identities).ids)
             except InputError as error:
                 yield Reply(one.id, "", fault=str(error))
-            else:
-                groups[tuple(picture.id for picture in one.pictures)].append(one)
-        rows = [(group, self._alternatives(group, views, identities)) for group in groups.values()]
+                continue
+            pictures = tuple(picture.id for picture in one.pictures)
+            group, tokens = begun.get(pictures, ([], BRANCH_TOKENS))
+            if tokens + length > BRANCH_TOKENS:  # a picture that very many ask about, such as a grey one
+                group, tokens = [], 0
+                groups.append(group)
+            group.append(one)
+            begun[pictures] = group, tokens + length
+        rows = [(group, self._alternatives(group, views, identities)) for group in groups]
         rows.sort(key=lambda row: len(row[1].ids))
         while rows:
             count = max(1, min(len(rows), self.batch, BRANCH_TOKENS // max(1, len(rows[-1][1].ids))))
@@ -145,13 +152,15 @@ class Answering:
         for (group, _), values in zip(part, told, strict=True):
             rest = iter(values)
             for one in group:
-                yield Reply(one.id, self._best(one, list(islice(rest, len(one.candidates)))))
+                yield self._best(one, list(islice(rest, len(one.candidates))))
 
-    def _best(self, one: Asked, values: Sequence[tuple[float, int]]) -> str:
-        """The most probable candidate; "" where several are equally so: taking the first would be a guess."""
+    def _best(self, one: Asked, values: Sequence[tuple[float, int]]) -> Reply:
+        """The most probable candidate; none where several are equally so: taking the first would be a guess."""
         scores = [total / tokens if self.normalise == "tokens" else total for total, tokens in values]
         best = [number for number, score in enumerate(scores) if score == max(scores)]
-        return one.candidates[best[0]][1] if len(best) == 1 else ""
+        if len(best) > 1:
+            return Reply(one.id, "", fault=f"tied: {len(best)} answers are equally probable")
+        return Reply(one.id, one.candidates[best[0]][1])
 
 
 def _until(groups: Iterator[list[Question]], count: int) -> Iterator[list[Question]]:

@@ -79,29 +79,27 @@ def _flags(record: Mapping[str, Any]) -> list[str]:
 def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[dict[str, float] | None, float | None]:
     """Accuracy under each order of the options, and the share right under all, on the rows that were asked again.
 
-    Rows with fewer options than there are orders count in the orders they have.
+    The same rows count under every order: one with fewer options begins again with its first order.
     """
-    conditions = sorted((name for name in answered.replies if name.startswith("shift")), key=lambda name: int(name[5:]))
-    again = [row for row in rows if conditions and row.id in answered.replies[conditions[0]]]
+    again = [row for row in rows if row.id in answered.replies.get("shift1", {})]
     if not again:
         return None, None
-    found = {"0": float(np.mean([row.score for row in again]))}
-    always = {row.id: row.score == 1.0 for row in again}
-    for condition in conditions:
-        replies = answered.replies[condition]
-        asked = [row for row in again if row.id in replies]
-        if not asked:
-            continue
-        shift = int(condition[5:])
-        golds = [rotated_gold(row.reference, shift) for row in asked]
+    counts = [len(options_of(row.reference) or ()) for row in again]
+    right = {(row.id, 0): row.score for row in again}
+    for shift in range(1, max(counts)):
+        asked = [row for row, count in zip(again, counts, strict=True) if count > shift]
+        replies = answered.replies[f"shift{shift}"]
         scored = score_rows(
             answered.scorer, variant, [row.id for row in asked], [row.group for row in asked],
-            [replies[row.id].prediction for row in asked], golds,
+            [replies[row.id].prediction for row in asked], [rotated_gold(row.reference, shift) for row in asked],
         )  # fmt: skip
-        found[str(shift)] = float(np.mean([row.score for row in scored]))
-        for row in scored:
-            always[row.id] &= row.score == 1.0
-    return found, sum(always.values()) / len(always)
+        right |= {(row.id, shift): row.score for row in scored}
+    found = {
+        str(shift): float(np.mean([right[row.id, shift % count] for row, count in zip(again, counts, strict=True)]))
+        for shift in range(max(counts))
+    }
+    always = [all(right[row.id, n] == 1.0 for n in range(count)) for row, count in zip(again, counts, strict=True)]
+    return found, sum(always) / len(always)
 
 
 def _unlettered(answered: Answered, rows: Sequence[Scored]) -> float | None:

@@ -17,9 +17,20 @@ GREY = (128, 128, 128)
 SEEN = "seen"  # the questions as they are
 
 
-def blank(question: Question) -> Question:
+class Blank:
     """With a grey picture of the same size in each picture's place, so that the prompt keeps its length."""
-    return replace(question, pictures=tuple(_grey(picture) for picture in question.pictures))
+
+    def __init__(self) -> None:
+        self._known: dict[str, Picture] = {}  # by the picture that it stands for, whose size is read once
+
+    def __call__(self, question: Question) -> Question:
+        return replace(question, pictures=tuple(self._grey(picture) for picture in question.pictures))
+
+    def _grey(self, picture: Picture) -> Picture:
+        if picture.id not in self._known:
+            size = open_picture(picture.read(), picture.id).size
+            self._known[picture.id] = Picture(f"grey {size[0]}x{size[1]}", partial(_grey_bytes, size))
+        return self._known[picture.id]
 
 
 def shuffled(question: Question, others: Mapping[str, Picture]) -> Question:
@@ -33,11 +44,6 @@ def other_pictures(questions: Sequence[Question], seed: int) -> dict[str, Pictur
     names = sorted(known)
     Random(seed).shuffle(names)
     return {name: known[names[(place + 1) % len(names)]] for place, name in enumerate(names)}
-
-
-def _grey(picture: Picture) -> Picture:
-    size = open_picture(picture.read(), picture.id).size
-    return Picture(f"grey {size[0]}x{size[1]}", partial(_grey_bytes, size))
 
 
 def _grey_bytes(size: tuple[int, int]) -> bytes:

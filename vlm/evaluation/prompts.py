@@ -40,10 +40,18 @@ class Asked:
         return "".join(part if isinstance(part, str) else f"<image {part + 1}>" for part in self.parts)
 
 
-def ask(question: Question, settings: BenchmarkSettings, recognised: str | None = None, lettered: bool = True) -> Asked:
+def ask(
+    question: Question,
+    settings: BenchmarkSettings,
+    recognised: str | None = None,
+    lettered: bool = True,
+    inline: bool = True,
+) -> Asked:
     """recognised: text read in the pictures.
 
     lettered: whether options stand behind letters; without, each is a line of its own.
+    inline: whether the model's template can place pictures inside a text; where it cannot, they stand in front, each
+    once, and their marks stay in the text.
     Raises: InputError for a prompt that names unknown fields, more options than letters, or a missing picture.
     """
     letters = LETTERS[: len(question.options)]
@@ -57,7 +65,7 @@ def ask(question: Question, settings: BenchmarkSettings, recognised: str | None 
     text = _filled(question.prompt or settings.prompt, fields, settings, "prompt")
     text = with_text(text, recognised or "")
     candidates = _candidates(question, settings, letters) if settings.decoding == "likelihood" else ()
-    parts = _with_pictures(question, text, settings.name)
+    parts = _with_pictures(question, text, settings.name, inline)
     return Asked(question.id, parts, question.pictures, question.max_new_tokens or settings.max_new_tokens, candidates)
 
 
@@ -119,8 +127,8 @@ def _filled(form: str, fields: Mapping[str, str], settings: BenchmarkSettings, k
     return form.format(**fields)
 
 
-def _with_pictures(question: Question, text: str, name: str) -> tuple[str | int, ...]:
-    if not question.inline:
+def _with_pictures(question: Question, text: str, name: str, inline: bool) -> tuple[str | int, ...]:
+    if not (question.inline and inline):
         return (*range(len(question.pictures)), *([text] if text else []))
     parts: list[str | int] = []
     for number, piece in enumerate(MARK.split(text)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlm.contracts.benchmark import Picture
 from vlm.evaluation.ocr import recogniser
+from vlm.evaluation.sheets import end_cut_line, whole_lines
 
 
 class Recognised:
@@ -22,9 +23,10 @@ class Recognised:
         self.engine = self._read.describe()
         self.file = file
         self._known: dict[str, str] = {}
-        if file.is_file():
-            lines = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.endswith("}")]
-            self._known = {line["picture"]: line["text"] for line in lines if line["engine"] == self.engine}
+        for other in sorted(file.parent.glob("recognised-*.jsonl")):  # of all parts
+            lines = [json.loads(line) for _, line in whole_lines(other)]
+            self._known |= {line["picture"]: line["text"] for line in lines if line["engine"] == self.engine}
+        end_cut_line(file)
 
     def __call__(self, pictures: Sequence[Picture]) -> str:
         texts = [self._text(picture) for picture in pictures if picture.type == "image"]

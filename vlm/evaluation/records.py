@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,9 @@ def answered(path: Path) -> Answered:
     )
 
 
-def predictions(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of predictions.jsonl that a sheet gives: as the headline's variant reads them."""
-    found = answered(path)
-    yield from _lines_of(found, [row["prompt"] for row in read_lines(path / QUESTIONS)])
+def write_predictions(path: Path, found: Answered) -> None:
+    """The sheet's lines of predictions.jsonl: as the headline's variant reads them."""
+    write_lines(path / PREDICTIONS, _lines_of(found, [row["prompt"] for row in read_lines(path / QUESTIONS)]))
 
 
 def _lines_of(found: Answered, prompts: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -67,6 +67,7 @@ def _lines_of(found: Answered, prompts: Sequence[str]) -> Iterator[dict[str, Any
         yield {
             "benchmark": found.benchmark,
             "settings": found.settings["id"],
+            "variant": found.variants[0],
             "id": row.id,
             "group": row.group,
             "prompt": prompt,
@@ -76,6 +77,7 @@ def _lines_of(found: Answered, prompts: Sequence[str]) -> Iterator[dict[str, Any
             "score": row.score,
             "truncated": row.truncated,
             "unparsable": row.unparsable,
+            "fault": found.replies[SEEN][row.id].fault,
         }
 
 
@@ -83,7 +85,7 @@ def compose(folder: Path, weights: str) -> list[dict[str, Any]]:
     """predictions.jsonl and results.json of all sheets that are scored and belong to these weights; their entries."""
     sheets = sorted(file.parent for file in (folder / "sheets").glob(f"*/{SCORED}"))
     own = [path for path in sheets if _object(path / "settings.json")["weights"] == weights]
-    write_lines(folder / PREDICTIONS, (line for path in own for line in predictions(path)))
+    write_lines(folder / PREDICTIONS, (line for path in own for line in read_lines(path / PREDICTIONS)))
     write_lines(folder / SHOWN, (line for path in own for line in _shown(path)))
     entries = [entry for path in own for entry in _entries(path / SCORED)]
     write_json(folder / RESULTS, entries)
@@ -97,13 +99,18 @@ def _shown(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def rescore(
-    file: Path, missing_is_wrong: bool, prepared: Callable[[str], Prepared], subset: Subset = (None, 0)
+    file: Path,
+    missing_is_wrong: bool,
+    prepared: Callable[[str], Prepared],
+    subset: Subset = (None, 0),
+    change: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Entries for a predictions file, scored anew; results.json and rescored.jsonl are written beside it.
 
     Beside a file of ours lie its sheets, which say which questions there are and what the controls answered. Of
     another file, lines that bring no reference are compared with the benchmark's own files. prepared: benchmark -> its
-    settings and reader.   subset: limit and seed of the questions that were asked.
+    settings and reader, changes applied.   subset: limit and seed of the questions that were asked.   change: of
+    benchmarks; where a sheet says what was asked, only how answers are scored may change.
     Raises: InputError for duplicate, unknown and (unless they count as wrong) missing ids, and for lines that are none.
     """
     by_sheet: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -118,15 +125,38 @@ def rescore(
     again: list[dict[str, Any]] = []
     for (benchmark, name), lines in by_sheet.items():
         place = file.parent / "sheets" / f"{benchmark}-{name}"
-        base = answered(place) if (place / QUESTIONS).is_file() else _without_sheet(file, benchmark, lines, prepared, subset)
+        if (place / QUESTIONS).is_file():
+            base = _changed(answered(place), (change or {}).get(benchmark, {}), subset[0])
+        else:
+            base = _without_sheet(file, benchmark, lines, prepared, subset)
         replies = _replies(file, benchmark, lines, base.ids, missing_is_wrong)
-        base = Answered(**{**vars(base), "replies": {**base.replies, SEEN: replies}})
-        entries += results(base)
+        found = results(replace(base, replies={**base.replies, SEEN: replies}))
+        found[0]["details"]["trained_on"] = _trained_on(place, base, replies)
+        entries += found
+        base = replace(base, replies={SEEN: replies})
         prompts = {line["id"]: str(line.get("prompt", "")) for line in lines}
         again += _lines_of(base, [prompts.get(name, "") for name in base.ids])
     write_lines(file.parent / RESCORED, again)
     write_json(file.parent / RESULTS, entries)
     return entries
+
+
+def _changed(base: Answered, change: Mapping[str, Any], limit: int | None) -> Answered:
+    """Raises: InputError for a change of what was asked: the answers are given already."""
+    alien = sorted(set(change) - {"variants", "split_by"}) + (["limit"] if limit is not None else [])
+    if alien:
+        raise InputError(f"rescore: {base.benchmark}: {', '.join(alien)} cannot change once the questions are answered")
+    return replace(base, **change)
+
+
+def _trained_on(place: Path, base: Answered, replies: Mapping[str, Reply]) -> dict[str, Any] | None:
+    """As it was told, as long as the answers are those that it was told of."""
+    if not (place / SCORED).is_file():
+        return None
+    before = base.replies[SEEN]
+    if any(before[name].prediction != reply.prediction for name, reply in replies.items()):
+        return {"unknown": ["the answers have changed since the pictures were compared; evaluate the model again"]}
+    return _entries(place / SCORED)[0]["details"].get("trained_on")
 
 
 def _replies(
@@ -140,7 +170,7 @@ def _replies(
     for line in lines:
         if line["id"] in found:
             raise InputError(f"{file}: {benchmark} question {line['id']} has several predictions; keep one")
-        found[line["id"]] = Reply(line["id"], line["prediction"], bool(line.get("truncated", False)))
+        found[line["id"]] = Reply(line["id"], line["prediction"], bool(line.get("truncated", False)), line.get("fault"))
     missing = [name for name in ids if name not in found]
     if missing and not missing_is_wrong:
         raise InputError(
@@ -179,8 +209,17 @@ def _without_sheet(
         groups=groups,
         references=references,
         replies={},
-        settings={"id": "", "completeness": source},
+        settings={"id": "", "completeness": source, **_origin(file, benchmark, lines)},
     )
+
+
+def _origin(file: Path, benchmark: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Where answers of another harness come from, and what of its data is not as ours."""
+    origins = [dict(known) for known in {tuple(sorted((line.get("origin") or {}).items())) for line in lines}]
+    if len(origins) > 1:
+        told = "; ".join(str(origin) for origin in origins)
+        raise InputError(f"{file}: {benchmark}: answers of several origins ({told}) make no one result; keep one")
+    return origins[0]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ CONTROLS = {  # condition -> the baseline it is
     "prior": "most frequent training answer to the same question",
 }
 MISSING = "missing: no prediction"  # fault of a question that a predictions file leaves out
+TIED = "tied"
 BLINDING = ("blank", "shuffled")
 MOST_UNPARSABLE = 0.05  # share; with more, no clean headline
 FEWEST_GROUPS = 6  # that differ: with five, all in favour, an exact sign test still says p = 0.06
@@ -35,7 +36,6 @@ class Answered:
     """All answers to a benchmark under one group of settings.
 
     ids, groups, references: of the questions.   replies: condition -> question -> reply; "seen" holds every question.
-    options: of the questions as they were asked, () for open ones.
     """
 
     benchmark: str
@@ -104,7 +104,9 @@ def _entry(
     others |= {name: [scored[place] for place in places] for name, scored in controls.items()}
     figures = Figures(answered.scorer.measures(rows), rows)
     compared = {name: figures.against(answered.scorer.measures(other)[0], other) for name, other in others.items()}
-    is_above = all(found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in compared.values())
+    is_above = bool(compared) and all(
+        found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in compared.values()
+    )
     pictures = _sight(compared) if answered.has_pictures else None
     faults = [answered.replies[SEEN][row.id].fault for row in rows]
     details = {
@@ -113,6 +115,8 @@ def _entry(
         "truncated_n": sum(row.truncated for row in rows),
         "too_long_n": sum(fault is not None and fault.startswith(TOO_LONG) for fault in faults),
         "missing_n": sum(fault == MISSING for fault in faults),
+        "tied_n": sum(fault is not None and fault.startswith(TIED) for fault in faults),
+        "refused_n": sum(fault is not None and not fault.startswith((*TOO_LONG, MISSING, TIED)) for fault in faults),
         "median_words": float(np.median([len(row.prediction.split()) for row in rows])),
         "pictures": pictures,
         "bias": bias_of(answered, variant, rows) if is_headline else None,
@@ -221,6 +225,10 @@ def _warnings(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{entry['truncated']:.1%} of the answers were cut at the longest length; raise max_new_tokens"
     if details["too_long_n"]:
         yield f"{details['too_long_n']} prompts do not fit into the model's positions; they count as wrong"
+    if details["refused_n"]:
+        yield f"{details['refused_n']} questions could not be put to this model; they count as wrong"
+    if details["tied_n"]:
+        yield f"{details['tied_n']} questions had equally probable answers; taking one would be a guess, so they count as wrong"
     if details["missing_n"]:
         yield f"{details['missing_n']} questions have no prediction; they count as wrong"
     if details["pictures"] is not None and details["pictures"]["verdict"] == BLIND:

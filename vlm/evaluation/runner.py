@@ -6,20 +6,28 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vlm.contracts.benchmark import Question, Reader
+from vlm.contracts.benchmark import Question, Reader, Reply
 from vlm.contracts.errors import InputError
-from vlm.evaluation.conditions import SEEN, blank, other_pictures, shuffled
+from vlm.evaluation.conditions import SEEN, Blank, other_pictures, shuffled
 from vlm.evaluation.contamination import Training
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.prior import prior_replies
-from vlm.evaluation.prompts import Asked, ask, rotated
-from vlm.evaluation.records import PICTURES, SCORED, answered, write_json, write_picture, write_questions
+from vlm.evaluation.prompts import Asked, ask, options_of, rotated
+from vlm.evaluation.records import (
+    PICTURES,
+    SCORED,
+    answered,
+    write_json,
+    write_picture,
+    write_predictions,
+    write_questions,
+)
 from vlm.evaluation.results import finite, headline, results
 from vlm.evaluation.sheets import Sheet
 from vlm.evaluation.subset import share, subset
@@ -36,8 +44,9 @@ SCORING = ("variants", "split_by", "get", "license", "controls", "prior")  # key
 class Asking:
     """How every benchmark of one evaluation is asked.
 
-    recognised: reads text in pictures.   model: its folder, for people.   weights: fingerprint of the model.   data: folder of prepared sets.   shifts: questions of choices that are asked
-    again with moved options and without letters.   part, parts: which share of the questions this process answers.
+    model: its folder, for people.   weights: its fingerprint.   data: folder of prepared sets.   shifts: questions of
+    choices that are asked again with moved options and without letters.   inline: whether the model's template can place
+    pictures inside a text.   recognised: reads text in pictures.   part, parts: which share this process answers.
     """
 
     model: str
@@ -47,9 +56,19 @@ class Asking:
     seed: int
     shifts: int
     token_budget: int | None
+    inline: bool = True
     recognised: Recognised | None = None
     part: int = 0
     parts: int = 1
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Questions, as the benchmark has them, and what is changed about each before it is asked."""
+
+    name: str
+    questions: Sequence[Question]
+    change: Callable[[Question], Question] = lambda question: question
 
 
 class Task:
@@ -80,51 +99,53 @@ class Task:
             "data": {name: sha256(Path(reader.folder) / name) for name in reader.files()},
         }
 
-    @property
-    def conditions(self) -> dict[str, Callable[[], list[Question]]]:
-        """Condition -> its questions, the plain one first."""
-        found: dict[str, Callable[[], list[Question]]] = {SEEN: lambda: list(self.questions)}
-        with_pictures = any(question.pictures for question in self.questions)
-        if with_pictures and "blank" in self.settings.controls:
-            found["blank"] = lambda: [blank(question) for question in self.questions]
-        if with_pictures and "shuffled" in self.settings.controls:
-            found["shuffled"] = self._shuffled
-        lettered = [question for question in self.questions if len(question.options) > 1]
+    @cached_property
+    def conditions(self) -> list[Condition]:
+        """What is asked, the plain questions first."""
+        found = [Condition(SEEN, self.questions)]
+        shown = any(question.pictures for question in self.questions)
+        if shown and "blank" in self.settings.controls:
+            found.append(Condition("blank", self.questions, Blank()))
+        if shown and "shuffled" in self.settings.controls:
+            others = other_pictures(self.questions, self.asking.seed)
+            found.append(Condition("shuffled", self.questions, partial(shuffled, others=others)))
+        return [*found, *self._bias_checks()]
+
+    def _bias_checks(self) -> list[Condition]:
+        """Choices again with moved options and without letters, where their gold data name a letter."""
+        lettered = [question for question in self.questions if len(options_of(question.reference) or ()) > 1]
         by_letter = self.settings.decoding == "greedy" or self.settings.candidates in (None, "letters")
-        if lettered and by_letter and self.asking.shifts and not self.scorer.whole_groups:
-            again = subset(lettered, self.asking.shifts, self.asking.seed, whole_groups=False)
-            for shift in range(1, max(len(question.options) for question in again)):
-                found[f"shift{shift}"] = partial(_moved, again, shift)
-            if self.settings.decoding == "greedy":
-                found["unlettered"] = lambda: again
-        return found
+        if not lettered or not by_letter or not self.asking.shifts or self.scorer.whole_groups:
+            return []
+        again = subset(lettered, self.asking.shifts, self.asking.seed, whole_groups=False)
+        found = [
+            Condition(f"shift{shift}", [q for q in again if len(q.options) > shift], partial(rotated, shift=shift))
+            for shift in range(1, max(len(question.options) for question in again))
+        ]
+        return [*found, Condition("unlettered", again)] if self.settings.decoding == "greedy" else found
 
-    def _shuffled(self) -> list[Question]:
-        others = other_pictures(self.questions, self.asking.seed)
-        return [shuffled(question, others) for question in self.questions]
-
-    def missing(self, condition: str, questions: Sequence[Question]) -> list[Question]:
-        """Those of this process's share that have no answer yet."""
-        known = self.sheet.replies(condition)
-        return [question for question in questions if question.id in self._own and question.id not in known]
+    def missing(self, condition: Condition) -> list[Question]:
+        """Those of this process's share that have no answer yet, as they are."""
+        known = self.sheet.replies(condition.name)
+        return [question for question in condition.questions if question.id in self._own and question.id not in known]
 
     @property
     def is_answered(self) -> bool:
-        return not any(self.missing(name, questions()) for name, questions in self.conditions.items())
+        return not any(self.missing(condition) for condition in self.conditions)
 
-    def answer(self, answering: Callable[..., Iterator[list[Any]]]) -> None:
+    def answer(self, answering: Callable[..., Iterator[list[Reply]]]) -> None:
         """Ask what has no answer yet. answering: an `Answering` of this benchmark.
 
         Raises: InputError, RunError; what was answered before is kept.
         """
         part = f"{self.asking.part}/{self.asking.parts}"
-        for condition, questions in self.conditions.items():
-            missing = self.missing(condition, questions())
+        for condition in self.conditions:
+            missing = [condition.change(question) for question in self.missing(condition)]
             if not missing:
                 continue
-            put = partial(self._put, lettered=condition != "unlettered")
-            name = f"{self.settings.name}, {condition}"
-            with self.sheet.writer(condition, part) as writer, tqdm(
+            put = partial(self._put, lettered=condition.name != "unlettered")
+            name = f"{self.settings.name}, {condition.name}"
+            with self.sheet.writer(condition.name, part) as writer, tqdm(
                 total=len(missing), desc=name, unit="question", leave=False, disable=None
             ) as bar:  # fmt: skip
                 log.info("%s: %d questions", name, len(missing))
@@ -134,7 +155,7 @@ class Task:
 
     def _put(self, question: Question, lettered: bool) -> Asked:
         recognised = self.asking.recognised(question.pictures) if self.asking.recognised else None
-        return ask(question, self.settings, recognised, lettered)
+        return ask(question, self.settings, recognised, lettered, self.asking.inline)
 
     def score(self, training: Training) -> list[dict[str, Any]]:
         """Entries of results.json, kept with the sheet. Every condition must be answered."""
@@ -143,6 +164,7 @@ class Task:
         self.sheet.describe()  # with today's variants and splits, also where nothing was left to ask
         write_questions(self.sheet, self.questions, [self._put(question, True) for question in self.questions])
         given = answered(self.sheet.path)
+        write_predictions(self.sheet.path, given)
         entries = results(given)
         rows = given.scored(given.variants[0])
         entries[0]["details"]["trained_on"] = finite(training.report(self.questions, rows, partial(headline, self.scorer)))
@@ -169,15 +191,8 @@ class Task:
                 self.settings.name, directory, directory.parent.name,
             )  # fmt: skip
             return
-        known = self.sheet.replies("prior")
-        questions = [question for question in self.questions if question.id not in known]
-        if questions:
-            with self.sheet.writer("prior", "0/1") as writer:
-                writer.write(prior_replies(questions, directory))
-
-
-def _moved(questions: Sequence[Question], shift: int) -> list[Question]:
-    return [rotated(question, shift) for question in questions if len(question.options) > shift]
+        with self.sheet.writer("prior", "0/1", anew=True) as writer:  # the set may have been prepared anew
+            writer.write(prior_replies(self.questions, directory))
 
 
 def sha256(path: Path) -> str:

@@ -42,17 +42,19 @@ class Sheet:
             aside.write_text(json.dumps(self.settings, indent=1))
             aside.replace(settings)
 
-    def writer(self, condition: str, part: str) -> SheetWriter:
-        """Raises: InputError if another process answers this part; RunError if nothing can be written."""
-        return SheetWriter(self, condition, part)
+    def writer(self, condition: str, part: str, anew: bool = False) -> SheetWriter:
+        """anew: what was there is replaced. Raises: InputError if another process answers this part; RunError if
+        nothing can be written.
+        """
+        return SheetWriter(self, condition, part, anew)
 
 
 class SheetWriter:
     """Appends replies to one file, each batch safe on the disk before the next."""
 
-    def __init__(self, sheet: Sheet, condition: str, part: str) -> None:
+    def __init__(self, sheet: Sheet, condition: str, part: str, anew: bool) -> None:
         self.path = sheet.path / f"{condition}.{part.replace('/', 'of')}.jsonl"
-        self.sheet = sheet
+        self.sheet, self.anew = sheet, anew
         self._lock = FileLock(self.path.with_suffix(".lock"))
 
     def __enter__(self) -> SheetWriter:
@@ -65,8 +67,8 @@ class SheetWriter:
                     f"{self.path.parent}: another process answers this benchmark here; wait for it, or name another "
                     "folder with out=DIR"
                 ) from None
-            self._end_cut_line()
-            self._file = self.path.open("a", encoding="utf-8")
+            end_cut_line(self.path)
+            self._file = self.path.open("w" if self.anew else "a", encoding="utf-8")
         return self
 
     def __exit__(self, *caught: object) -> None:
@@ -78,13 +80,6 @@ class SheetWriter:
             self._file.writelines(json.dumps(asdict(reply)) + "\n" for reply in replies)
             self._file.flush()
             os.fsync(self._file.fileno())
-
-    def _end_cut_line(self) -> None:
-        """A line that a stop cut off must not swallow the next one."""
-        if self.path.exists() and self.path.stat().st_size:
-            with self.path.open("rb+") as file:
-                content = file.read()
-                file.truncate(content.rfind(b"\n") + 1)
 
 
 class _writing:
@@ -105,7 +100,7 @@ def read_replies(path: Path, condition: str) -> dict[str, Reply]:
     """Question -> reply, of all parts of a sheet. Raises: InputError for a damaged line, unless a stop cut it off."""
     found: dict[str, Reply] = {}
     for file in sorted(path.glob(f"{condition}.*of*.jsonl")):
-        for number, line in _whole_lines(file):
+        for number, line in whole_lines(file):
             try:
                 reply = Reply(**json.loads(line))
             except (ValueError, TypeError) as error:
@@ -119,7 +114,15 @@ def settings_id(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def end_cut_line(path: Path) -> None:
+    """A line that a stop cut off must not swallow the next one."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and line; a last one without its end was cut by a stop, and its question is asked again."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -27,9 +27,10 @@ class Watched:
     def score(self, model: Any) -> float:
         """The headline on these questions."""
         answering = Answering(model, BATCH, normalise=self.settings.normalise)
+        put = partial(ask, settings=self.settings, inline=model.processor.template.inline)
         said = {
             reply.id: reply
-            for replies in answering(self.questions, partial(ask, settings=self.settings))
+            for replies in answering(self.questions, put)
             for reply in replies
         }
         rows = score_rows(

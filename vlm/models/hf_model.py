@@ -40,7 +40,9 @@ class Prefix:
         """Into an empty cache of `rows` rows, a multiple of those here (beams)."""
         for number, (keys, values) in enumerate(self.layers):
             times = rows // keys.shape[0]
-            cache.update(keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0), number)
+            if times > 1:
+                keys, values = keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)
+            cache.update(keys, values, number)
 
 
 NOTHING = Prefix()

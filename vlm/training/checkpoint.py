@@ -59,7 +59,7 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        self._values: dict[str, float] = _read_values(folder)
+        self._values: dict[str, float] = _read_values(folder, keep.by)
 
     def write(self, state: State, value: float | None = None) -> None:
         """Write in the background, after the one before. value: rank of the validation at this step, lower is better.
@@ -124,7 +124,7 @@ class Checkpoints:
                 path.unlink()
         remaining = {path.name for path in all_of(self.folder)}
         self._values = {name: value for name, value in self._values.items() if name in remaining}
-        write_json(self.folder / "values.json", self._values)
+        write_json(self.folder / "values.json", {"by": self.keep.by, "ranks": self._values})
 
 
 def all_of(folder: Path) -> list[Path]:
@@ -202,8 +202,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _read_values(folder: Path) -> dict[str, float]:
-    """What validations said of the files that are there; only a hint, so what cannot be read is as if unknown."""
+def _read_values(folder: Path, by: str) -> dict[str, float]:
+    """What validations said of the files that are there, if they were judged by the same metric.
+
+    Only a hint, so what cannot be read is as if unknown.
+    """
     file = folder / "values.json"
     try:
         known = json.loads(file.read_bytes()) if file.exists() else {}
@@ -211,5 +214,6 @@ def _read_values(folder: Path) -> dict[str, float]:
         log.warning("%s is damaged (%s): which checkpoints are the best is found anew", file, error)
         known = {}
     names = {path.name for path in all_of(folder)}
-    entries = known.items() if isinstance(known, dict) else ()
+    ranks = known.get("ranks") if isinstance(known, dict) and known.get("by") == by else None
+    entries = ranks.items() if isinstance(ranks, dict) else ()
     return {name: value for name, value in entries if name in names and isinstance(value, float | int)}

@@ -25,7 +25,7 @@ def test_a_file_from_elsewhere_is_scored_by_the_gold_data_that_it_brings(tmp_pat
     first = entries(tmp_path)[0]
     assert (first["n"], first["groups"], first["score"], first["verdict"]) == (40, 10, 1.0, "above baseline")
     assert first["settings"]["completeness"].startswith("unknown")
-    assert set(first["baselines"]) == {"always yes", "always no", "empty"}  # no controls were run
+    assert set(first["baselines"]) == {"always yes", "always no", "random answer", "empty"}  # no controls were run
 
 
 def without_gold(rows: list[dict]) -> list[dict]:

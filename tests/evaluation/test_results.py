@@ -62,7 +62,7 @@ def test_every_interval_holds_its_score_and_is_the_same_every_time():
 def test_truth_is_above_every_baseline():
     found = headline_of("pope", LABELS, yes_no(LABELS))
     assert (found["score"], found["verdict"], found["unparsable"]) == (1.0, ABOVE, 0.0)
-    assert set(found["baselines"]) == {"always yes", "always no", "empty"}
+    assert set(found["baselines"]) == {"always yes", "always no", "random answer", "empty"}
     assert found["baselines"]["always yes"]["difference"] == 0.5
 
 
@@ -128,7 +128,7 @@ def test_a_model_whose_score_falls_under_both_controls_uses_its_pictures():
 
 def test_controls_mean_nothing_to_questions_without_pictures():
     said = {"seen": NAMES, "blank": NAMES}
-    assert headline_of("digit_names", said, digits(NAMES), has_pictures=False)["details"]["pictures"] is None
+    assert headline_of("digit_names", said, digits(NAMES), pictured=frozenset())["details"]["pictures"] is None
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(FEWEST_GROUPS - 1, NOT_ABOVE), (FEWEST_GROUPS, ABOVE)])
@@ -144,7 +144,7 @@ def test_fewer_than_six_differing_groups_tell_nothing(count, verdict):
 
 def test_few_groups_are_warned_of_however_many_rows_they_have():
     found = headline_of("digit_names", NAMES, digits(NAMES), groups=[str(number % 8) for number in range(80)])
-    assert "only 8 independent groups: too few to tell anything from chance" in found["details"]["warnings"]
+    assert "only 8 independent groups: intervals are too narrow, most of all near the ends" in found["details"]["warnings"]
 
 
 def test_unreadable_answers_are_wrong_counted_and_warned_of():

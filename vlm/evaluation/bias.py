@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from vlm.contracts.benchmark import Scored
+from vlm.evaluation.intervals import mcnemar, wilson
 from vlm.evaluation.prompts import LETTERS, options_of, rotated_gold
 from vlm.evaluation.score import score_rows
 from vlm.evaluation.scorers.letters import shared_letter, word_as_letter
@@ -46,7 +47,7 @@ def _letters(answered: Answered, variant: str, rows: Sequence[Scored]) -> dict[s
     by_options: dict[int, list[float]] = defaultdict(list)
     for row, count in zip(rows, counts, strict=True):
         by_options[count].append(row.score)
-    shifts, all_shifts = _shifts(answered, variant, rows)
+    shifts, all_shifts, shifts_p = _shifts(answered, variant, rows)
     record: dict[str, Any] = {
         "predicted": {letter: said[letter] / max(1, sum(said.values())) for letter in letters},
         "gold": {letter: right[letter] / len(rows) for letter in letters},
@@ -57,33 +58,38 @@ def _letters(answered: Answered, variant: str, rows: Sequence[Scored]) -> dict[s
         "random": float(np.mean([1 / count for count in counts])),
         "shifts": shifts,
         "all_shifts": all_shifts,
+        "shifts_p": shifts_p,
         "unlettered": _unlettered(answered, rows),
         "word_as_letter": sum(word_as_letter(row.prediction, _lettered(row)) for row in rows),
     }  # fmt: skip
-    record["flags"] = list(_flags(record))
+    record["flags"] = _flags(record, sum(said.values()))
     return record
 
 
-def _flags(record: Mapping[str, Any]) -> list[str]:
+def _flags(record: Mapping[str, Any], said: int) -> list[str]:
+    """said: answers that could be read as a letter."""
     found = []
     for letter, share in record["predicted"].items():
         gold = record["gold"][letter]
-        if share > MOST_OVER_GOLD * gold and share - gold > 0.05:  # a rare letter said twice is no habit
+        # A few rows more of one letter are chance, no habit.
+        if share > max(MOST_OVER_GOLD * gold, gold + 0.05) and wilson(share * said, said, 0.99)[0] > gold:
             found.append(f"letter bias: {letter} is answered {share:.0%} of the time and right {gold:.0%}")
     shifts = record["shifts"]
-    if shifts and (gap := max(shifts.values()) - min(shifts.values())) > MOST_BETWEEN_SHIFTS:
+    if shifts and record["shifts_p"] < 0.01 and (gap := max(shifts.values()) - min(shifts.values())) > MOST_BETWEEN_SHIFTS:
         found.append(f"place bias: {100 * gap:.0f} points between the best and the worst order of the same options")
     return found
 
 
-def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[dict[str, float] | None, float | None]:
-    """Accuracy under each order of the options, and the share right under all, on the rows that were asked again.
+def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[dict[str, float] | None, float | None, float | None]:
+    """Accuracy under each order of the options, the share right under all, and p of the best order against the worst.
+
+    Of the rows that were asked again; p is McNemar's, times the number of pairs of orders.
 
     The same rows count under every order: one with fewer options begins again with its first order.
     """
     again = [row for row in rows if row.id in answered.replies.get("shift1", {})]
     if not again:
-        return None, None
+        return None, None, None
     counts = [len(options_of(row.reference) or ()) for row in again]
     right = {(row.id, 0): row.score for row in again}
     for shift in range(1, max(counts)):
@@ -98,8 +104,11 @@ def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[d
         str(shift): float(np.mean([right[row.id, shift % count] for row, count in zip(again, counts, strict=True)]))
         for shift in range(max(counts))
     }
+    by_order = [[right[row.id, shift % count] == 1.0 for row, count in zip(again, counts, strict=True)] for shift in range(max(counts))]
+    best, worst = max(by_order, key=sum), min(by_order, key=sum)
+    p = mcnemar(sum(a > b for a, b in zip(best, worst, strict=True)), sum(a < b for a, b in zip(best, worst, strict=True)))
     always = [all(right[row.id, n] == 1.0 for n in range(count)) for row, count in zip(again, counts, strict=True)]
-    return found, sum(always) / len(always)
+    return found, sum(always) / len(always), min(1.0, p * len(by_order) * (len(by_order) - 1) / 2)
 
 
 def _unlettered(answered: Answered, rows: Sequence[Scored]) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from io import BytesIO
 from random import Random
 
@@ -39,11 +41,16 @@ def shuffled(question: Question, others: Mapping[str, Picture]) -> Question:
 
 
 def other_pictures(questions: Sequence[Question], seed: int) -> dict[str, Picture]:
-    """Picture -> another one, the same for all questions about it; a single picture keeps itself."""
+    """Picture -> another one, the same for all questions about it, of other bytes as far as there are such."""
     known = {picture.id: picture for question in questions for picture in question.pictures}
     names = sorted(known)
     Random(seed).shuffle(names)
-    return {name: known[names[(place + 1) % len(names)]] for place, name in enumerate(names)}
+    alike: dict[bytes, list[str]] = defaultdict(list)
+    for name in names:
+        alike[sha256(known[name].read()).digest()].append(name)
+    order = [name for equal in alike.values() for name in equal]
+    step = max(map(len, alike.values()), default=0)  # past all that look the same
+    return {name: known[order[(place + step) % len(order)]] for place, name in enumerate(order)}
 
 
 def _grey_bytes(size: tuple[int, int]) -> bytes:

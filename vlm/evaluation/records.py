@@ -53,7 +53,7 @@ def answered(path: Path) -> Answered:
         references=[row["reference"] for row in rows],
         replies={condition: read_replies(path, condition) for condition in conditions},
         settings=settings,
-        has_pictures=any("<image 1>" in row["prompt"] for row in rows),
+        pictured=frozenset(row["id"] for row in rows if "<image 1>" in row["prompt"]),
     )
 
 
@@ -130,7 +130,7 @@ def rescore(
         else:
             base = _without_sheet(file, benchmark, lines, prepared, subset)
         replies = _replies(file, benchmark, lines, base.ids, missing_is_wrong)
-        found = results(replace(base, replies={**base.replies, SEEN: replies}))
+        found = _results(file, replace(base, replies={**base.replies, SEEN: replies}))
         found[0]["details"]["trained_on"] = _trained_on(place, base, replies)
         entries += found
         base = replace(base, replies={SEEN: replies})
@@ -139,6 +139,19 @@ def rescore(
     write_lines(file.parent / RESCORED, again)
     write_json(file.parent / RESULTS, entries)
     return entries
+
+
+def _results(file: Path, base: Answered) -> list[dict[str, Any]]:
+    """Raises: InputError for gold data that are not of the scorer's form; they come from outside."""
+    try:
+        return results(base)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{file}: {base.benchmark}: a reference is not of the form that this benchmark's scorer takes "
+            f"({type(error).__name__}: {error}); tests/fixtures/eval has examples of each"
+        ) from error
 
 
 def _changed(base: Answered, change: Mapping[str, Any], limit: int | None) -> Answered:
@@ -168,6 +181,8 @@ def _replies(
     if unknown:
         raise InputError(f"{file}: {benchmark} has no question {_some(unknown)}; is it of another version or subset?")
     for line in lines:
+        if not isinstance(line.get("truncated", False), bool) or not isinstance(line.get("group", ""), str):
+            raise InputError(f"{file}: {benchmark} question {line['id']}: truncated must be true or false, group a text")
         if line["id"] in found:
             raise InputError(f"{file}: {benchmark} question {line['id']} has several predictions; keep one")
         found[line["id"]] = Reply(line["id"], line["prediction"], bool(line.get("truncated", False)), line.get("fault"))
@@ -186,6 +201,8 @@ def _without_sheet(
     """The questions of a file that came without its sheet: as its own lines have them, or else the benchmark's files."""
     found = prepared(benchmark)
     given = [line for line in lines if "reference" in line]
+    if given and subset[0] is not None:
+        raise InputError(f"rescore: {file} says by itself what was asked; leave limit out")
     if given and len(given) < len(lines):
         bare = [line["id"] for line in lines if "reference" not in line]
         raise InputError(f"{file}: {benchmark} {_some(bare)}: no reference, which other lines have; give it to all or none")
@@ -230,7 +247,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    found = json.loads(line)
+                    found = json.loads(line, parse_constant=_no_number)
                 except (ValueError, RecursionError) as error:
                     raise InputError(f"{path} line {number} is no JSON: {error}") from error
                 if not isinstance(found, dict):
@@ -238,6 +255,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield found
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_json(path: Path, content: Any) -> None:

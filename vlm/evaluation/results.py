@@ -24,9 +24,11 @@ CONTROLS = {  # condition -> the baseline it is
 MISSING = "missing: no prediction"  # fault of a question that a predictions file leaves out
 TIED = "tied"
 BLINDING = ("blank", "shuffled")
+SIGHTLESS = tuple(CONTROLS[condition] for condition in BLINDING)
 MOST_UNPARSABLE = 0.05  # share; with more, no clean headline
 FEWEST_GROUPS = 6  # that differ: with five, all in favour, an exact sign test still says p = 0.06
 TOO_LONG = ("text_long", "media_many")  # how the faults of prompts begin that do not fit
+FEW_GROUPS = 40  # below, resampled intervals of 95 % cover 85 to 92 %
 ABOVE, NOT_ABOVE = "above baseline", "not above baseline"
 SEES, BLIND = "uses its pictures", "not shown to use its pictures"
 
@@ -36,6 +38,7 @@ class Answered:
     """All answers to a benchmark under one group of settings.
 
     ids, groups, references: of the questions.   replies: condition -> question -> reply; "seen" holds every question.
+    pictured: questions that show pictures, None for all.
     """
 
     benchmark: str
@@ -47,7 +50,7 @@ class Answered:
     references: Sequence[Any]
     replies: Mapping[str, Mapping[str, Reply]]
     settings: Mapping[str, Any]
-    has_pictures: bool = True
+    pictured: frozenset[str] | None = None
 
     def scored(self, variant: str, condition: str = SEEN) -> list[Scored]:
         """Every question as one condition answered it. Raises: InputError if an answer is missing."""
@@ -100,14 +103,17 @@ def _entry(
 ) -> dict[str, Any]:
     rows = [seen[place] for place in places]
     is_headline = variant == answered.variants[0]
-    others = _constants(answered.scorer, variant, rows, strict=is_headline)
-    others |= {name: [scored[place] for place in places] for name, scored in controls.items()}
+    shown = [number for number, row in enumerate(rows) if answered.pictured is None or row.id in answered.pictured]
+    beside = {name: [scored[place] for place in places] for name, scored in controls.items()}
+    if not shown:  # without pictures the controls are the same model asked the same
+        beside = {name: scored for name, scored in beside.items() if name not in SIGHTLESS}
+    others = _constants(answered.scorer, variant, rows, strict=is_headline) | beside
     figures = Figures(answered.scorer.measures(rows), rows)
     compared = {name: figures.against(answered.scorer.measures(other)[0], other) for name, other in others.items()}
     is_above = bool(compared) and all(
         found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in compared.values()
     )
-    pictures = _sight(compared) if answered.has_pictures else None
+    pictures = _sight(answered.scorer, rows, beside, shown) if shown else None
     faults = [answered.replies[SEEN][row.id].fault for row in rows]
     details = {
         "measures": figures.all(),
@@ -181,8 +187,9 @@ class Figures:
         if is_share and self.resamples.count == len(self.rows):
             return wilson(sum(row.score for row in self.rows), len(self.rows))
         low, high = percentile_interval(measure.combine(self.draws[number]))
-        if is_share and low == high:  # all groups alike: no resample shows another value, which is no certainty
-            return wilson(self.value(number) * self.resamples.count, self.resamples.count)
+        if low == high and low in (0.0, measure.top):  # all groups at an end: no resample leaves it, which is no certainty
+            ends = wilson(self.resamples.count * low / measure.top, self.resamples.count)
+            return measure.top * ends[0], measure.top * ends[1]
         return low, high
 
     def all(self) -> dict[str, dict[str, Any]]:
@@ -205,13 +212,24 @@ class Figures:
         }
 
 
-def _sight(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Whether taking the pictures away lowers the score, by the controls that were run."""
-    run = {condition: compared[CONTROLS[condition]] for condition in BLINDING if CONTROLS[condition] in compared}
+def _sight(
+    scorer: Scorer, rows: Sequence[Scored], beside: Mapping[str, Sequence[Scored]], shown: Sequence[int]
+) -> dict[str, Any] | None:
+    """Whether taking the pictures away lowers the score on the rows that show any, by the controls that were run.
+
+    Grey pictures alone prove nothing: a model may answer them with a constant and guess at all others.
+    """
+    seen = [rows[number] for number in shown]
+    figures = Figures(scorer.measures(seen)[:1], seen)
+    run = {}
+    for condition in BLINDING:
+        if CONTROLS[condition] in beside:
+            other = [beside[CONTROLS[condition]][number] for number in shown]
+            run[condition] = figures.against(scorer.measures(other)[0], other)
     if not run:
         return None
-    sees = all(found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in run.values())
-    return {"verdict": SEES if sees else BLIND, "controls": {name: dict(found) for name, found in run.items()}}
+    lower = all(found["interval"][0] > 0 and found["differing"] >= FEWEST_GROUPS for found in run.values())
+    return {"verdict": SEES if lower and "shuffled" in run else BLIND, "controls": run}
 
 
 def _warnings(entry: Mapping[str, Any]) -> Iterator[str]:
@@ -233,8 +251,10 @@ def _warnings(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{details['missing_n']} questions have no prediction; they count as wrong"
     if details["pictures"] is not None and details["pictures"]["verdict"] == BLIND:
         yield "blind: the score is not shown to fall without the right pictures"
-    if entry["groups"] < 2 * FEWEST_GROUPS:
-        yield f"only {entry['groups']} independent groups: too few to tell anything from chance"
+    if not set(CONTROLS.values()) & set(entry["baselines"]):
+        yield "compared with constants alone: neither the model without its pictures nor training answers are known here"
+    if entry["groups"] < FEW_GROUPS:
+        yield f"only {entry['groups']} independent groups: intervals are too narrow, most of all near the ends"
     bias = details["bias"]
     yield from (bias or {}).get("flags", ())
 

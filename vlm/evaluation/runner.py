@@ -167,7 +167,12 @@ class Task:
         write_predictions(self.sheet.path, given)
         entries = results(given)
         rows = given.scored(given.variants[0])
-        entries[0]["details"]["trained_on"] = finite(training.report(self.questions, rows, partial(headline, self.scorer)))
+        told = finite(training.report(self.questions, rows, partial(headline, self.scorer)))
+        entries[0]["details"]["trained_on"] = told
+        if told.get("trained_on"):
+            entries[0]["details"]["warnings"].append(
+                f"{told['trained_on']} of {told['pictures']} pictures were trained on; {told['rest_n']} questions are about others"
+            )
         write_json(self.sheet.path / SCORED, entries)
         return entries
 

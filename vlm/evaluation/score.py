@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -45,11 +45,24 @@ def score_answer(benchmark: str, prediction: Any, reference: Any, variant: str |
     if name in found.totals:
         if together and isinstance(reference, list | tuple) and not len(prediction) == len(reference) > 0:
             raise InputError(f"benchmark {benchmark}: {len(prediction)} predictions for {len(reference)} references")
-        return found.totals[name](prediction, reference)
+        return _told(benchmark, found.totals[name], prediction, reference)
     if name not in found.cases:
         known = ", ".join([*found.cases, *found.totals])
         raise InputError(f"benchmark {benchmark} has no variant {name!r}; choose one of {known}")
-    return found.cases[name](prediction, reference)
+    return _told(benchmark, found.cases[name], prediction, reference)
+
+
+def _told(benchmark: str, call: Callable[[Any, Any], dict[str, Any]], prediction: Any, reference: Any) -> dict[str, Any]:
+    """Raises: InputError for what is not of the benchmark's form."""
+    try:
+        return call(prediction, reference)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"benchmark {benchmark}: {str(prediction)[:80]!r} with reference {str(reference)[:80]!r} is not of its form "
+            f"({type(error).__name__}: {error}); tests/fixtures/eval has examples"
+        ) from error
 
 
 def score_rows(

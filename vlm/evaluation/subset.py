@@ -25,7 +25,7 @@ def subset(questions: Sequence[Question], limit: int | None, seed: int, whole_gr
     for name in sorted(groups, key=lambda name: _number(seed, name)):
         room = limit - len(taken)
         if whole_groups and len(groups[name]) > room:
-            continue
+            break  # taking a smaller one in its place would favour small groups
         taken += groups[name][:room]
         if len(taken) == limit:
             break

@@ -11,7 +11,7 @@ from vlm.contracts.errors import InputError
 from vlm.evaluation.scorers.gold import value
 from vlm.evaluation.scorers.letters import lettered, word_as_letter
 from vlm.evaluation.scorers.measures import mean, mean_of
-from vlm.evaluation.scorers.trivial import always
+from vlm.evaluation.scorers.trivial import always, at_random
 
 KEYS = ("options", "choices", "candidates")  # what benchmarks call them
 
@@ -76,6 +76,7 @@ def constants(references: Sequence[Any]) -> dict[str, list[str]]:
     return {f"always {letter}": always(letter, references) for letter in letters} | {
         "longest option": [max(question, key=lambda letter: len(question[letter])) for question in options],
         "last option": [max(question) for question in options],
+        "random letter": at_random([list(question) for question in options]),
         "empty": always("", references),
     }
 

@@ -123,7 +123,7 @@ def measures(rows: Sequence[Scored]) -> list[Measure]:
 
 
 def constants(references: Sequence[Any]) -> dict[str, list[str]]:
-    """All open gold answers in a row give every open row its recall: the reason that F1 is printed."""
+    """Of the gold answers' kinds. All answers in a row would give every open row its recall: the reason that F1 is printed."""
     answers = [gold_answer(reference) for reference in references]
     opened = [_is_open(reference) for reference in references]
     commonest = {
@@ -131,12 +131,10 @@ def constants(references: Sequence[Any]) -> dict[str, list[str]]:
         for kind in (True, False)
         if (of_kind := [answer for answer, one in zip(answers, opened, strict=True) if one == kind])
     }
-    every = " ".join(dict.fromkeys(answer for answer, one in zip(answers, opened, strict=True) if one))
     return {
         "always yes": always("yes", references),
         "always no": always("no", references),
         "most frequent answer": [commonest[one] for one in opened],
-        "all gold answers": [every if one else commonest[False] for one in opened],
         "empty": always("", references),
     }
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from vlm.contracts.errors import InputError
 from vlm.evaluation.scorers.normalise import without_punctuation
-from vlm.evaluation.scorers.trivial import always
+from vlm.evaluation.scorers.trivial import always, at_random
 
 Label = Literal["yes", "no"]
 
@@ -34,4 +34,8 @@ def gold_label(reference: Any, key: str) -> Label:
 
 def constants(references: Sequence[Any]) -> dict[str, list[str]]:
     """The answers that need no model."""
-    return {f"always {word}": always(word, references) for word in ("yes", "no")} | {"empty": always("", references)}
+    words = ("yes", "no")
+    return {f"always {word}": always(word, references) for word in words} | {
+        "random answer": at_random([words] * len(references)),
+        "empty": always("", references),
+    }

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from vlm.contracts.errors import ConfigError, InputError, Problem
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import BenchmarkSettings, EvaluateConfig, OneBenchmark
 from vlm.evaluation import records
-from vlm.evaluation.compare import compared, folder_of
+from vlm.evaluation.compare import compared
 from vlm.evaluation.contamination import Training
 from vlm.evaluation.fingerprint import weights_fingerprint
 from vlm.evaluation.prepared import Prepared
@@ -27,8 +28,7 @@ from vlm.evaluation.text import table
 from vlm.parallel import in_parts
 from vlm.reporting.evaluation import write_results
 from vlm.reporting.evaluation_compare import comparison_table
-from vlm.reporting.evaluation_records import read_results
-from vlm.reporting.evaluation_worst import worst
+from vlm.reporting.evaluation_worst import MOST, worst
 from vlm.training.log import WandbMirror
 from vlm.training.stopping import STOPPED
 from vlm.wording import no_choice
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from vlm.interop.harness_results import Prediction
 
 log = logging.getLogger(__name__)
-SHOWN = 24  # errors whose pictures are kept, of each benchmark
 WAYS = ("model", "rescore", "compare")
 
 
@@ -126,6 +125,7 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
         seed=config.seed,
         shifts=config.shifts,
         token_budget=config.token_budget,
+        inline=_places_pictures(model),
         recognised=None if config.ocr == "none" else _recognised(config.ocr, out, part),
         part=part,
         parts=parts,
@@ -142,8 +142,8 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
         for task in tasks:
             log.info("scoring %s", task.settings.name)
             task.score(training)
-            lines = records.predictions(task.sheet.path)
-            task.keep_pictures(worst(lines, SHOWN, task.settings.split_by))
+            lines = records.read_lines(task.sheet.path / records.PREDICTIONS)
+            task.keep_pictures(worst(lines, MOST, task.settings.split_by))
     except KeyboardInterrupt:
         log.info("stopped; what was answered is kept in %s, and the same command goes on", out / "sheets")
         raise SystemExit(STOPPED) from None
@@ -152,9 +152,19 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
     _tell([entry for entry in entries if entry["settings"]["id"] in own], out / records.PREDICTIONS)
     names = [task.settings.name for task in tasks]
     identity = {"name": "evaluation", "model": str(config.model), "benchmarks": names}
-    mirror = WandbMirror(config.logging, out, f"{model.resolve().parent.name}-{asking.weights}", "evaluation", names, identity)
+    mirror = WandbMirror(
+        config.logging, out, f"{model.resolve().parent.name}-{asking.weights}", "evaluation", names, identity
+    )
     mirror.tables(tables(out, entries))
     mirror.finish(failed=False)
+
+
+def _places_pictures(model: Path) -> bool:
+    """Whether its template can put a picture inside a text; told by its description, without its weights."""
+    from vlm.library import read_config
+
+    module, _, name = read_config(model)["llm"]["template"]["_target_"].rpartition(".")
+    return getattr(import_module(module), name).inline
 
 
 def _tasks(benchmarks: Sequence[Prepared], asking: Asking, out: Path) -> list[Task]:
@@ -190,6 +200,8 @@ def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig) -> None:
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda, but torch sees no CUDA device; leave device out")
+    if device == "cuda" and config.part is not None:  # parts on one machine take its devices in turn
+        device = f"cuda:{_part(config.part)[0] % torch.cuda.device_count()}"
     torch.manual_seed(config.seed)
     loaded = load_model(model).to(device)
     if not getattr(loaded.processor.template, "prompt", True):
@@ -206,19 +218,18 @@ def _rescore(file: Path, config: EvaluateConfig) -> None:
     def prepared(name: str) -> Prepared:
         return prepared_benchmark(name, config.change.get(name, {}), config.paths.data)
 
-    entries = records.rescore(file, config.missing == "unparsable", prepared, (config.limit, config.seed))
+    asked = (config.limit, config.seed)
+    entries = records.rescore(file, config.missing == "unparsable", prepared, asked, config.change)
     _tell(entries, file.parent / records.RESCORED)
 
 
 def _compare(models: Sequence[Path]) -> None:
-    pairs = compared(models)
-    print(comparison_table({str(model): read_results(folder_of(model) / records.RESULTS) for model in models}))
-    print(f"\n{pairs}")
+    print(comparison_table(compared(models)))
 
 
 def _as_ours(file: Path) -> Path:
     """A predictions file of ours as it is; what another harness wrote becomes one, beside it."""
-    if file.suffix == ".jsonl" and "benchmark" in next(records.read_lines(file), {}):
+    if file.suffix == ".jsonl" and "_samples_" not in file.name:  # which lmms-eval calls its own
         return file
     from vlm.interop.harness_results import Figure, read_results
 
@@ -235,8 +246,13 @@ def _as_ours(file: Path) -> Path:
 
 
 def _line(entry: Prediction) -> dict[str, Any]:
-    line = {"benchmark": entry.origin.benchmark, "id": entry.question_id or entry.id, "prediction": entry.prediction}
-    line |= {"prompt": entry.prompt}
+    origin = entry.origin
+    line = {"benchmark": origin.benchmark, "id": entry.question_id or entry.id, "prediction": entry.prediction}
+    line |= {
+        "prompt": entry.prompt,
+        "origin": {"harness": origin.harness, "model": origin.model, "dataset": origin.dataset},
+    }
+    line["origin"] |= {"differs": origin.data} if origin.data else {}
     return line if entry.reference is None else {**line, "reference": entry.reference}
 
 

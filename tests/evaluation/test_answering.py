@@ -168,7 +168,9 @@ def test_grey_and_exchanged_pictures_change_what_is_answered(gpt2):
     others = other_pictures(asked, 0)
     seen = replies(gpt2, asked)
     assert (
-        replies(gpt2, [Blank()(one) for one in asked]) != seen != replies(gpt2, [shuffled(one, others) for one in asked])
+        replies(gpt2, [Blank()(one) for one in asked])
+        != seen
+        != replies(gpt2, [shuffled(one, others) for one in asked])
     )
     swapped = shuffled(asked[1], others)
     assert replies(gpt2, [swapped]) == replies(gpt2, [replace(asked[1], pictures=swapped.pictures)])

@@ -76,7 +76,7 @@ def test_the_table_shows_score_interval_best_baseline_and_verdict(model, data, w
     code, said, told = run(*words(model, data, whole, *PLAIN))
     assert code == 0
     assert [line.split()[0] for line in said.splitlines()[:2]] == ["benchmark", "pope"]
-    assert " 5" in said and ("always yes" in said or "random answer" in said)
+    assert "always yes" in said or "random answer" in said
     assert "not above baseline" in said
     assert said.splitlines()[-1].endswith("results.html")
     assert "pope: only 6 independent groups: intervals are too narrow, most of all near the ends" in told

@@ -100,7 +100,10 @@ def test_systems_without_any_figure_are_named():
     ],
 )
 def test_a_figure_of_another_form_is_refused_by_its_key(tmp_path, change, words):
-    good = {"benchmark": "b", "system": "s", "stage": "t", "metric": "m", "measures": ["m"], "value": 0.5, "reading": "r.", "source": "c"}  # fmt: skip
+    good = {
+        "benchmark": "b", "system": "s", "stage": "t", "metric": "m", "measures": ["m"], "value": 0.5, "reading": "r.",
+        "source": "c",
+    }  # fmt: skip
     file = tmp_path / "published.yaml"
     file.write_text(yaml.safe_dump({"figures": [{**good, **change}], "silent": []}))
     with pytest.raises(InputError, match=words):

@@ -144,7 +144,9 @@ def test_fewer_than_six_differing_groups_tell_nothing(count, verdict):
 
 def test_few_groups_are_warned_of_however_many_rows_they_have():
     found = headline_of("digit_names", NAMES, digits(NAMES), groups=[str(number % 8) for number in range(80)])
-    assert "only 8 independent groups: intervals are too narrow, most of all near the ends" in found["details"]["warnings"]
+    assert (
+        "only 8 independent groups: intervals are too narrow, most of all near the ends" in found["details"]["warnings"]
+    )
 
 
 def test_unreadable_answers_are_wrong_counted_and_warned_of():

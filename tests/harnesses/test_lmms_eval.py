@@ -147,7 +147,9 @@ def test_lmms_eval_evaluates_a_saved_model_by_its_registered_name(saved: Path, t
     )
     python = install(tmp_path / "venv", *needed, alone=("lmms-eval==0.7.3",))
     registered(tmp_path / "venv")
-    found = json.loads(run(python, "-m", "tests.harnesses.in_lmms_eval", saved, tmp_path, cwd=tmp_path).splitlines()[-1])
+    found = json.loads(
+        run(python, "-m", "tests.harnesses.in_lmms_eval", saved, tmp_path, cwd=tmp_path).splitlines()[-1]
+    )
     assert found["class"] == "vlm.harnesses.lmms_eval.SavedModel"
     model = vlm.load_model(saved)
     right = 0

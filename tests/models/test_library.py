@@ -118,7 +118,9 @@ def test_answers_do_not_depend_on_their_neighbours(model):
 
     views = torch.rand(6, 1, 14, 14, generator=torch.Generator().manual_seed(1))
     together = [model.processor.question("", [view]) for view in views]
-    assert [said.text for said in answers(model, together)] == [vlm.generate(model, "", images=[view]) for view in views]
+    assert [said.text for said in answers(model, together)] == [
+        vlm.generate(model, "", images=[view]) for view in views
+    ]
 
 
 VIEW = torch.rand(1, 1, 14, 14, generator=torch.Generator().manual_seed(2))

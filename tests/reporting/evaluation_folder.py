@@ -12,7 +12,9 @@ LETTERS = {
     "predicted": {"A": 0.52, "B": 0.26, "C": 0.14, "D": 0.08},
     "gold": {"A": 0.31, "B": 0.29, "C": 0.24, "D": 0.16},
     "chi2_p": 1.2e-9,
-    "per_letter": {letter: {"n": 100, "accuracy": score} for letter, score in zip("ABCD", (0.7, 0.4, 0.3, 0.2), strict=True)},
+    "per_letter": {
+        letter: {"n": 100, "accuracy": score} for letter, score in zip("ABCD", (0.7, 0.4, 0.3, 0.2), strict=True)
+    },
     "spread": 0.19,
     "by_options": {"2": {"n": 120, "accuracy": 0.55}, "4": {"n": 80, "accuracy": 0.31}},
     "shifts": {"0": 0.48, "1": 0.35, "2": 0.33},
@@ -28,7 +30,8 @@ def entry(benchmark: str = "pope", **changes: Any) -> dict[str, Any]:
     settings = {
         "id": "5e77", "model": "runs/captioner/0123456789ab", "weights": "ab" * 32, "decoding": "greedy",
         "max_new_tokens": 16, "limit": None, "seed": 0, "ocr": "none", "token_budget": 256,
-        "prompt": "{question}\nAnswer the question using a single word or phrase.", "data": {"questions.json": "cd" * 32},
+        "prompt": "{question}\nAnswer the question using a single word or phrase.",
+        "data": {"questions.json": "cd" * 32},
     }  # fmt: skip
     details = {"measures": {}, "unparsable_n": 27, "pictures": None, "bias": None, "warnings": [], "trained_on": None}
     whole = {
@@ -81,20 +84,23 @@ def full_folder(folder: Path) -> Path:
               verdict="not above baseline" if split == "category=adversarial" else "above baseline",
               details={"measures": f1, "bias": YES_NO, "pictures": looks})
         for variant in ("vlmevalkit", "official", "lmms")
-        for split, n in (("all", 9000), ("category=random", 3000), ("category=popular", 3000), ("category=adversarial", 3000))
+        for split, n in (("all", 9000), *((f"category={name}", 3000) for name in ("random", "popular", "adversarial")))
     ]  # fmt: skip
     points = {"always_yes": {"score": 700.0, "difference": 4.3, "interval": [-9.0, 17.5]}}
     tasks = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
     entries += [
         entry("mme", variant="lmms", split="all", n=2374, groups=1187, score=704.3, metric="total", top=2800.0,
               interval=[689.0, 719.9], baselines=points, verdict="not above baseline",
-              details={"measures": {"perception": {"value": 502.0, "interval": [490.1, 513.0], "top": 2000.0}}, "pictures": blind}),
+              details={"measures": {"perception": {"value": 502.0, "interval": [490.1, 513.0], "top": 2000.0}},
+                       "pictures": blind}),
         *[entry("mme", variant="lmms", split=f"category={task}", n=60, groups=30, score=52.1, metric="score", top=200.0,
-                interval=[48.0, 61.0], baselines={"always_yes": {"score": 50.0, "difference": 2.1, "interval": [-2.0, 11.0]}},
+                interval=[48.0, 61.0],
+                baselines={"always_yes": {"score": 50.0, "difference": 2.1, "interval": [-2.0, 11.0]}},
                 verdict="not above baseline") for task in tasks],
         entry("scienceqa", variant="llava", n=4241, groups=4241, score=0.481, interval=[0.466, 0.496],
               details={"bias": LETTERS, "pictures": blind, "word_as_letter": 12,
-                       "warnings": ["letters are answered unevenly"], "trained_on": {"pictures": 31, "score_on_the_rest": 0.47}}),
+                       "warnings": ["letters are answered unevenly"],
+                       "trained_on": {"pictures": 31, "score_on_the_rest": 0.47}}),
         entry("vqav2", variant="lmms", n=1000, score=0.129, interval=[0.11, 0.15], unparsable=0.124, truncated=0.31,
               verdict="not above baseline", settings={"id": "0c12", "limit": 1000, "ocr": "rapidocr"},
               baselines={"always_yes": {"score": 0.26, "difference": -0.131, "interval": [-0.15, -0.11]}}),

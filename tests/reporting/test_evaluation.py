@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from PIL import Image
 from tests.reporting.evaluation_folder import entry, full_folder, row, write
 from tests.reporting.test_html import Page
 from vlm.contracts.benchmark import Reply
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import InputError, RunError
 from vlm.evaluation.results import Answered, results
 from vlm.evaluation.score import scorer
 from vlm.reporting.evaluation import write_results
@@ -49,10 +51,11 @@ def test_tables_and_drawings_can_be_read_without_seeing_them(full):
 
 
 def test_a_score_stands_with_count_interval_best_baseline_paired_difference_and_verdict(full):
-    line = full.text[full.text.index("pope all (vlmevalkit, n=9000)", full.text.index("Unreadable, cut off")) :]
+    line = full.text[full.text.index("pope (vlmevalkit, n=9000)", full.text.index("Unreadable, cut off")) :]
     assert line.startswith(
-        "pope all (vlmevalkit, n=9000) accuracy, 500 groups 61.2 % 59.8 to 62.6 % score 61.2 %, 95 % from 59.8 to 62.6 %; "
-        "best baseline blank 50.3 % 50.3 % blank +10.9 +9.0 to +12.8 above baseline uses its pictures 0.3 % < 0.1 % cut off"
+        "pope (vlmevalkit, n=9000) accuracy, 500 groups 61.2 % 59.8 to 62.6 % "
+        "score 61.2 %, 95 % from 59.8 to 62.6 %; best baseline blank 50.3 % "
+        "50.3 % blank +10.9 +9.0 to +12.8 above baseline uses its pictures 0.3 % < 0.1 % cut off"
     )
 
 
@@ -68,7 +71,7 @@ def test_points_are_printed_as_points(full):
 
 def test_a_share_of_unreadable_answers_above_five_percent_takes_the_place_of_the_headline(full):
     assert "12.4 % could not be read counted as wrong: 12.9 %, 11.0 to 15.0 %" in full.text
-    assert "vqav2 all (lmms, ocr=rapidocr, limit=1000, seed 0, n=1000)" in full.text
+    assert "vqav2 (lmms, ocr=rapidocr, limit=1000, seed 0, n=1000)" in full.text
 
 
 def test_warnings_come_before_the_results(full):
@@ -115,6 +118,41 @@ def test_settings_and_checksums_are_there(full):
     assert "cd" * 32 in full.text
 
 
+def test_what_a_setting_that_was_not_given_means_is_said(tmp_path):
+    own = {"prompt": "{question}", "candidates": None}
+    text = page(write(tmp_path, [entry(settings={"token_budget": None, "benchmark": own})])).text
+    assert "token budget the model's own" in text
+    assert "candidates not set" in text
+
+
+def test_training_sets_that_cannot_be_known_are_told_plainly(tmp_path):
+    reasons = {"unknown": ["x: no data.json", "y: a stream"]}
+    text = page(write(tmp_path, [entry(details={"trained_on": reasons})])).text
+    assert "Whether the model was trained on these pictures cannot be known: x: no data.json; y: a stream." in text
+    assert "Trained on evaluation pictures" not in text
+
+
+def test_a_result_is_called_biased_only_where_a_flag_says_how(tmp_path):
+    bias = {"yes_ratio": 0.99, "flags": ["constant answer"]}
+    flagged = entry("scienceqa", settings={"id": "77"}, details={"bias": bias})
+    found = page(write(tmp_path, [entry(details={"bias": {"yes_ratio": 0.5, "flags": []}}), flagged]))
+    assert found.text.count("biased, see below") == 1
+    (link,) = [link["href"] for link in found.all("a") if link["href"].startswith("#bias")]
+    assert link[1:] in [heading.get("id") for heading in found.all("h3")]
+
+
+def test_a_full_disk_leaves_the_page_that_was_there(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = write_results(write(tmp_path, [entry()])).read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"results\.html cannot be written: No space left on device; free some space"):
+        write_results(write(tmp_path, [entry(n=7)]))
+    assert (tmp_path / "results.html").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_settings_that_set_two_results_of_a_benchmark_apart_are_named(tmp_path):
     second = entry(settings={"id": "77aa", "decoding": "likelihood"})
     assert "decoding= likelihood" in page(write(tmp_path, [entry(), second])).text
@@ -135,7 +173,17 @@ def test_a_record_cannot_show_a_file_from_elsewhere(tmp_path):
 
 @pytest.mark.parametrize(
     "answer",
-    ["", " \n", "\ud83d", "\x00\x08\x1b[0m", "</bdi></body><!--", "{{ 7 * 7 }}", "\u202eevil", "א" * 3000, "🐕" * 3000],
+    [
+        "",
+        " \n",
+        "\ud83d",
+        "\x00\x08\x1b[0m",
+        "</bdi></body><!--",
+        "{{ 7 * 7 }}",
+        "\u202eevil",
+        "א" * 3000,
+        "🐕" * 3000,
+    ],
 )
 def test_no_answer_breaks_the_page(tmp_path, answer):
     lines = [row(prediction=answer, prompt=answer, id=f"a{answer}", group=answer, reference={"label": answer})]
@@ -201,7 +249,7 @@ def test_what_scoring_writes_is_what_the_page_reads(tmp_path):
         {"seen": replies, "blank": replies}, {"id": "5e77", "model": "m", "benchmark": own},
     )  # fmt: skip
     text = page(write(tmp_path, results(given), [row(n, reference=one) for n, one in enumerate(gold)])).text
-    assert "pope all (vlmevalkit, n=40) accuracy, 20 groups 50.0 %" in text
+    assert "pope (vlmevalkit, n=40) accuracy, 20 groups 50.0 %" in text
     assert "not above baseline" in text
     assert "not shown to use its pictures" in text
     assert "constant answer: yes in 100% of the questions" in text

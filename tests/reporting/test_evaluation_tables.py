@@ -1,14 +1,11 @@
-"""What the page and the comparison are made of: which errors, which words, which columns."""
+"""What the page is made of: which errors, and which words."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.reporting.evaluation_folder import entry, row, write
-from vlm.contracts.errors import InputError
-from vlm.reporting.evaluation_compare import comparison_table
+from tests.reporting.evaluation_folder import row
 from vlm.reporting.evaluation_errors import shorten, truth
-from vlm.reporting.evaluation_records import read_results
 from vlm.reporting.evaluation_worst import worst
 
 
@@ -61,29 +58,3 @@ def test_a_shortened_text_tells_its_length():
     assert found.length == 9000
     assert len(found.text) < 500
     assert shorten("short").length is None
-
-
-def test_a_comparison_has_a_column_a_model_and_a_line_for_what_was_measured_alike(tmp_path):
-    ours = read_results(write(tmp_path / "a", [entry(), entry("vqav2", n=1000)]) / "results.json")
-    worse = entry(score=0.5, interval=[0.49, 0.51], verdict="not above baseline")
-    theirs = read_results(write(tmp_path / "b", [worse, entry("vqav2", n=5000, unparsable=0.2)]) / "results.json")
-    lines = comparison_table({"small": ours, "large": theirs}).splitlines()
-    assert lines[0].split() == ["benchmark", "small", "large"]
-    assert "pope all (vlmevalkit, n=9000)" in lines[2]
-    assert "61.2 % [59.8 to 62.6]" in lines[2]
-    assert "50.0 % [49.0 to 51.0] =" in lines[2]
-    assert "not measured" in lines[3]
-    assert "not measured" in lines[4]
-    assert "? more than 5 %" in "\n".join(lines)
-
-
-def test_results_of_another_setting_never_share_a_line(tmp_path):
-    plain = read_results(write(tmp_path / "a", [entry()]) / "results.json")
-    for number, settings in enumerate([{"ocr": "easyocr"}, {"decoding": "likelihood"}, {"data": {"q": "ee"}}]):
-        other = read_results(write(tmp_path / str(number), [entry(settings=settings)]) / "results.json")
-        assert comparison_table({"a": plain, "b": other}).count("not measured") == 2
-
-
-def test_one_model_is_no_comparison(tmp_path):
-    with pytest.raises(InputError, match="two models"):
-        comparison_table({"a": read_results(write(tmp_path, [entry()]) / "results.json")})

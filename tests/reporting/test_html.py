@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vlm.contracts.errors import InputError
+from vlm.contracts.errors import RunError
 from vlm.reporting.html import render, write_report
 from vlm.reporting.runs import find_runs
 
@@ -181,10 +181,10 @@ def test_the_page_is_written_to_a_new_folder_and_replaced(folders, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
 
 
-def test_a_place_that_cannot_be_written_is_refused(folders, tmp_path):
+def test_a_place_that_cannot_be_written_is_told(folders, tmp_path):
     folders.run()
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(RunError, match=r"cannot be written: .*; choose another file with out=FILE"):
         write_report(folders.root, tmp_path / "file" / "page.html")
 
 

@@ -113,7 +113,9 @@ class Processor:
         """
         rows = [self.row(turns, [len(views) for views in made], False, token_budget) for turns in texts]
         if any(row.cut for row in rows):
-            raise InputError("text_long: an answer does not fit behind its question; it is never judged by its beginning")
+            raise InputError(
+                "text_long: an answer does not fit behind its question; it is never judged by its beginning"
+            )
         return self._example("", rows, texts, made, identities)
 
     def finished(self, views: Sequence[Tensor]) -> list[Tensor]:

@@ -117,7 +117,9 @@ class Answering:
     ) -> Iterator[Reply]:
         """Answers to questions about the same pictures are branches of one row, as many as it may hold."""
         groups: list[list[Asked]] = []
-        begun: dict[tuple[str, ...], tuple[list[Asked], int]] = {}  # pictures -> the row that is being filled, its tokens
+        begun: dict[
+            tuple[str, ...], tuple[list[Asked], int]
+        ] = {}  # pictures -> the row that is being filled, its tokens
         for one in asked:
             try:
                 length = len(self._alternatives([one], views, identities).ids)

@@ -75,12 +75,18 @@ def _flags(record: Mapping[str, Any], said: int) -> list[str]:
         if share > max(MOST_OVER_GOLD * gold, gold + 0.05) and wilson(share * said, said, 0.99)[0] > gold:
             found.append(f"letter bias: {letter} is answered {share:.0%} of the time and right {gold:.0%}")
     shifts = record["shifts"]
-    if shifts and record["shifts_p"] < 0.01 and (gap := max(shifts.values()) - min(shifts.values())) > MOST_BETWEEN_SHIFTS:
+    if (
+        shifts
+        and record["shifts_p"] < 0.01
+        and (gap := max(shifts.values()) - min(shifts.values())) > MOST_BETWEEN_SHIFTS
+    ):
         found.append(f"place bias: {100 * gap:.0f} points between the best and the worst order of the same options")
     return found
 
 
-def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[dict[str, float] | None, float | None, float | None]:
+def _shifts(
+    answered: Answered, variant: str, rows: Sequence[Scored]
+) -> tuple[dict[str, float] | None, float | None, float | None]:
     """Accuracy under each order of the options, the share right under all, and p of the best order against the worst.
 
     Of the rows that were asked again; p is McNemar's, times the number of pairs of orders.
@@ -104,9 +110,14 @@ def _shifts(answered: Answered, variant: str, rows: Sequence[Scored]) -> tuple[d
         str(shift): float(np.mean([right[row.id, shift % count] for row, count in zip(again, counts, strict=True)]))
         for shift in range(max(counts))
     }
-    by_order = [[right[row.id, shift % count] == 1.0 for row, count in zip(again, counts, strict=True)] for shift in range(max(counts))]
+    by_order = [
+        [right[row.id, shift % count] == 1.0 for row, count in zip(again, counts, strict=True)]
+        for shift in range(max(counts))
+    ]
     best, worst = max(by_order, key=sum), min(by_order, key=sum)
-    p = mcnemar(sum(a > b for a, b in zip(best, worst, strict=True)), sum(a < b for a, b in zip(best, worst, strict=True)))
+    p = mcnemar(
+        sum(a > b for a, b in zip(best, worst, strict=True)), sum(a < b for a, b in zip(best, worst, strict=True))
+    )
     always = [all(right[row.id, n] == 1.0 for n in range(count)) for row, count in zip(again, counts, strict=True)]
     return found, sum(always) / len(always), min(1.0, p * len(by_order) * (len(by_order) - 1) / 2)
 

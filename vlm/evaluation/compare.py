@@ -1,42 +1,101 @@
-"""Several models on the same questions: differences in pairs."""
+"""Several models on the same questions: what each scores, and how far each differs from the first, in pairs."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm.contracts.benchmark import Scored
+from vlm.contracts.benchmark import Measure, Scored
 from vlm.contracts.errors import InputError
 from vlm.evaluation.intervals import mcnemar
-from vlm.evaluation.records import RESULTS, answered
-from vlm.evaluation.results import Figures
-from vlm.evaluation.text import figure
+from vlm.evaluation.records import RESULTS, SCORED, answered, read_entries
+from vlm.evaluation.results import ABOVE, FEWEST_GROUPS, Answered, Figures, splits_of
 
-HEAD = ("benchmark", "n", "first", "other", "difference", "95 %", "McNemar p", "reading")
 ASKED_ALIKE = ("benchmark", "limit", "seed", "ocr", "data", "token_budget")  # settings that must agree
+BETTER, WORSE, UNCLEAR = "better than the first", "worse than the first", "no difference shown"
 
 
-def compared(models: Sequence[Path]) -> str:
-    """A table of each model against the first, on every benchmark that both answered under the same settings.
+@dataclass(frozen=True)
+class Score:
+    """A model's headline. interval: 95 %.   unparsable: share of its answers.   is_above: each of its baselines."""
 
-    Raises: InputError for a model without results, or without a benchmark in common.
+    value: float | None
+    interval: tuple[float | None, float | None]
+    unparsable: float
+    is_above: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model minus the first one on the same questions. interval: paired, 95 %, groups resampled alike for both.
+
+    p: McNemar's exact, None unless questions are independent, right or wrong, and the score is their mean.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p: float | None
+    reading: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was asked and scored alike. asked: the settings that agree.   top: the metric's greatest value.
+
+    scores: of each model, None where it has none.   pairs: of each model with the first, None where one has no score.
+    """
+
+    benchmark: str
+    split: str
+    variant: str
+    n: int
+    metric: str
+    top: float
+    asked: Mapping[str, Any]
+    scores: tuple[Score | None, ...]
+    pairs: tuple[Pair | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """models: as they were named, the first to be compared with."""
+
+    models: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """One benchmark of one model. headlines: split -> entry of results.json."""
+
+    path: Path
+    model: Path
+    asked: dict[str, Any]
+    variant: str
+    headlines: Mapping[str, Mapping[str, Any]]
+
+
+def compared(models: Sequence[Path]) -> Comparison:
+    """Each model against the first, on every benchmark and split that both answered under the same settings.
+
+    models: run folders, models, or their evaluation folders.
+    Raises: InputError for a model without results, or without a benchmark in common with the first.
     """
     if len(models) < 2:
         raise InputError("compare: give at least two models, compare=[A,B]")
-    first, *others = [_sheets(folder_of(model)) for model in models]
-    rows = [HEAD]
-    for model, other in zip(models[1:], others, strict=True):
-        both = sorted(first.keys() & other.keys())
-        if not both:
+    found = [_sheets(model) for model in models]
+    for model, sheets in zip(models[1:], found[1:], strict=True):
+        if not found[0].keys() & sheets.keys():
             raise InputError(
-                f"compare: {models[0]} and {model} have no benchmark in common that was asked alike (same files, prompt, "
-                "limit, seed, ocr); evaluate both with the same command"
+                f"compare: {models[0]} and {model} have no benchmark in common that was asked alike (same files, "
+                "prompt, limit, seed, ocr) and scored alike; evaluate both with the same command"
             )
-        rows += [_row(first[key], other[key], model) for key in both]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    keys = sorted({key for sheets in found for key in sheets})
+    lines = [line for key in keys for line in _lines([sheets.get(key) for sheets in found])]
+    return Comparison(tuple(map(str, models)), tuple(lines))
 
 
 def folder_of(model: Path) -> Path:
@@ -44,43 +103,78 @@ def folder_of(model: Path) -> Path:
     for folder in (model, model / "evaluation"):
         if (folder / RESULTS).is_file() and (folder / "sheets").is_dir():
             return folder
-    raise InputError(f"compare: {model} has no evaluation (results.json and sheets/); run experiments.evaluate on it first")
-
-
-def _sheets(folder: Path) -> dict[str, Path]:
-    """What was asked -> the sheet of the answers; of several with the same questions, the newest."""
-    found: dict[str, Path] = {}
-    for path in sorted((folder / "sheets").glob("*/results.json"), key=lambda path: path.stat().st_mtime):
-        settings = answered(path.parent).settings
-        found[repr({key: settings.get(key) for key in ASKED_ALIKE})] = path.parent
-    return found
-
-
-def _row(first: Path, other: Path, model: Path) -> tuple[str, ...]:
-    one, two = answered(first), answered(other)
-    variant = one.variants[0]
-    rows: dict[str, list[Scored]] = {"one": one.scored(variant), "two": two.scored(variant)}
-    own = Figures(two.scorer.measures(rows["two"]), rows["two"])
-    found = own.against(one.scorer.measures(rows["one"])[0], rows["one"])
-    top = own.measures[0].top
-    low, high = found["interval"]
-    reading = "other is better" if low > 0 else "first is better" if high < 0 else "no difference shown"
-    return (
-        f"{one.benchmark} ({variant}): {model}",
-        str(len(one.ids)),
-        figure(found["score"], top),
-        figure(own.value(0), top),
-        figure(found["difference"], top),
-        f"{figure(low, top)}..{figure(high, top)}",
-        _mcnemar(rows["one"], rows["two"]),
-        reading,
+    raise InputError(
+        f"compare: {model} has no evaluation (results.json and sheets/); run experiments.evaluate on it first"
     )
 
 
-def _mcnemar(first: Sequence[Scored], second: Sequence[Scored]) -> str:
-    """Only of rows that are right or wrong and independent of each other."""
-    groups: Mapping[str, Any] = defaultdict(int, {row.group: 1 for row in first})
-    if len(groups) < len(first) or any(row.score not in (0.0, 1.0) for row in (*first, *second)):
-        return "-"
+def _sheets(model: Path) -> dict[tuple[str, str], _Sheet]:
+    """What was asked -> the sheet of the answers; of several with the same questions, the newest."""
+    found = {}
+    files = (folder_of(model) / "sheets").glob(f"*/{SCORED}")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime_ns):
+        headlines = {entry["split"]: entry for entry in read_entries(file) if entry["headline"]}
+        first = next(iter(headlines.values()))
+        settings = first["settings"]
+        asked = {key: settings.get(key) for key in ASKED_ALIKE}
+        if asked["limit"] is None:
+            del asked["seed"]  # it draws the questions, and here all are asked
+        key = first["benchmark"], json.dumps([asked, first["variant"]], sort_keys=True)
+        found[key] = _Sheet(file.parent, model, asked, first["variant"], headlines)
+    return found
+
+
+def _lines(sheets: Sequence[_Sheet | None]) -> Iterator[Line]:
+    """Of each split. sheets: of each model, the same questions."""
+    first, *others = sheets
+    pairs = [{}, *(_pairs(first, other) if first and other else {} for other in others)]
+    for split in dict.fromkeys(split for sheet in sheets if sheet for split in sheet.headlines):
+        own = [sheet.headlines.get(split) if sheet else None for sheet in sheets]
+        entry, asked = next((entry, sheet.asked) for entry, sheet in zip(own, sheets, strict=True) if entry and sheet)
+        yield Line(
+            benchmark=entry["benchmark"],
+            split=split,
+            variant=entry["variant"],
+            n=entry["n"],
+            metric=entry["metric"],
+            top=entry["top"],
+            asked=asked,
+            scores=tuple(_score(entry) if entry else None for entry in own),
+            pairs=tuple(found.get(split) for found in pairs),
+        )
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    low, high = entry["interval"]
+    return Score(entry["score"], (low, high), entry["unparsable"], entry["verdict"] == ABOVE)
+
+
+def _pairs(first: _Sheet, other: _Sheet) -> dict[str, Pair]:
+    """Split -> the two models on it."""
+    one, two = answered(first.path), answered(other.path)
+    if one.ids != two.ids:
+        raise InputError(
+            f"compare: {one.benchmark}: {first.model} and {other.model} hold other questions of the same files; "
+            "evaluate both again with one version of this project"
+        )
+    rows = one.scored(first.variant), two.scored(first.variant)
+    both = [(split, places) for split, places in splits_of(one) if split in other.headlines]
+    return {split: _pair(one, *([own[place] for place in places] for own in rows)) for split, places in both}
+
+
+def _pair(asked: Answered, first: Sequence[Scored], other: Sequence[Scored]) -> Pair:
+    own, base = Figures(asked.scorer.measures(other)[:1], other), asked.scorer.measures(first)[0]
+    found = own.against(base, first)
+    low, high = found["interval"]
+    reading = UNCLEAR
+    if found["differing"] >= FEWEST_GROUPS:  # as for baselines: with fewer, all in favour, it may be chance
+        reading = BETTER if low > 0 else WORSE if high < 0 else UNCLEAR
+    return Pair(found["difference"], (low, high), _mcnemar(base, first, other), reading)
+
+
+def _mcnemar(measure: Measure, first: Sequence[Scored], second: Sequence[Scored]) -> float | None:
+    is_independent = len({row.group for row in first}) == len(first)
+    if not measure.is_mean or not is_independent or any(row.score not in (0.0, 1.0) for row in (*first, *second)):
+        return None
     pairs = [(one.score, two.score) for one, two in zip(first, second, strict=True)]
-    return f"{mcnemar(pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))):.3g}"
+    return mcnemar(pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)))

@@ -35,7 +35,9 @@ class Training:
         if not self.sets.splits:
             return {"unknown": list(self.sets.unknown)}
         known = {picture.id: picture for question in questions for picture in question.pictures}
-        seen = {name: self.pictures.find(name, picture.read()) for name, picture in known.items() if picture.type == "image"}
+        seen = {
+            name: self.pictures.find(name, picture.read()) for name, picture in known.items() if picture.type == "image"
+        }
         pictures_of = {question.id: [picture.id for picture in question.pictures] for question in questions}
         return report(seen, rows, pictures_of, headline, [*self.sets.unknown, *self.pictures.unknown])
 

@@ -27,7 +27,9 @@ def prior_replies(questions: Sequence[Question], directory: Path) -> list[Reply]
         for text, answer in _asked(shards.text(row)):
             by_text[_folded(text)][answer] += 1
             overall[answer] += 1
-    return [Reply(question.id, _answer(question, by_text.get(_folded(question.text)), overall)) for question in questions]
+    return [
+        Reply(question.id, _answer(question, by_text.get(_folded(question.text)), overall)) for question in questions
+    ]
 
 
 def _answer(question: Question, known: Counter[str] | None, overall: Counter[str]) -> str:
@@ -46,7 +48,9 @@ def _asked(sample: Sample) -> Iterator[tuple[str, str]]:
     for turns in conversations(sample):
         for question, answer in pairwise(turns):
             if question.role == "user" and answer.role == "assistant":
-                yield tuple("".join(part for part in turn.parts if isinstance(part, str)) for turn in (question, answer))  # type: ignore[misc]
+                yield tuple(
+                    "".join(part for part in turn.parts if isinstance(part, str)) for turn in (question, answer)
+                )  # type: ignore[misc]
 
 
 def _folded(text: str) -> str:

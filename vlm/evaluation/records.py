@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from PIL.Image import Image
 
 from vlm.contracts.benchmark import Question, Reply
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.writing import write_whole
 from vlm.evaluation.conditions import SEEN
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.prompts import Asked
@@ -87,14 +87,14 @@ def compose(folder: Path, weights: str) -> list[dict[str, Any]]:
     own = [path for path in sheets if _object(path / "settings.json")["weights"] == weights]
     write_lines(folder / PREDICTIONS, (line for path in own for line in read_lines(path / PREDICTIONS)))
     write_lines(folder / SHOWN, (line for path in own for line in _shown(path)))
-    entries = [entry for path in own for entry in _entries(path / SCORED)]
+    entries = [entry for path in own for entry in read_entries(path / SCORED)]
     write_json(folder / RESULTS, entries)
     return entries
 
 
 def _shown(path: Path) -> Iterator[dict[str, Any]]:
     settings = _object(path / "settings.json")
-    for entry in _entries(path / PICTURES):
+    for entry in read_entries(path / PICTURES):
         yield {"benchmark": settings["benchmark"]["name"], "settings": settings["id"], **entry}
 
 
@@ -169,7 +169,7 @@ def _trained_on(place: Path, base: Answered, replies: Mapping[str, Reply]) -> di
     before = base.replies[SEEN]
     if any(before[name].prediction != reply.prediction for name, reply in replies.items()):
         return {"unknown": ["the answers have changed since the pictures were compared; evaluate the model again"]}
-    return _entries(place / SCORED)[0]["details"].get("trained_on")
+    return read_entries(place / SCORED)[0]["details"].get("trained_on")
 
 
 def _replies(
@@ -182,7 +182,9 @@ def _replies(
         raise InputError(f"{file}: {benchmark} has no question {_some(unknown)}; is it of another version or subset?")
     for line in lines:
         if not isinstance(line.get("truncated", False), bool) or not isinstance(line.get("group", ""), str):
-            raise InputError(f"{file}: {benchmark} question {line['id']}: truncated must be true or false, group a text")
+            raise InputError(
+                f"{file}: {benchmark} question {line['id']}: truncated must be true or false, group a text"
+            )
         if line["id"] in found:
             raise InputError(f"{file}: {benchmark} question {line['id']} has several predictions; keep one")
         found[line["id"]] = Reply(line["id"], line["prediction"], bool(line.get("truncated", False)), line.get("fault"))
@@ -205,7 +207,9 @@ def _without_sheet(
         raise InputError(f"rescore: {file} says by itself what was asked; leave limit out")
     if given and len(given) < len(lines):
         bare = [line["id"] for line in lines if "reference" not in line]
-        raise InputError(f"{file}: {benchmark} {_some(bare)}: no reference, which other lines have; give it to all or none")
+        raise InputError(
+            f"{file}: {benchmark} {_some(bare)}: no reference, which other lines have; give it to all or none"
+        )
     if given:
         first = {line["id"]: line for line in reversed(lines)}
         ids = list(dict.fromkeys(line["id"] for line in lines))
@@ -263,7 +267,7 @@ def _no_number(name: str) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all. Raises: RunError if it cannot be written."""
-    _replace(path, [json.dumps(content, indent=1) + "\n"])
+    write_whole(path, [json.dumps(content, indent=1) + "\n"])
 
 
 def write_picture(path: Path, picture: Image) -> None:
@@ -277,22 +281,7 @@ def write_picture(path: Path, picture: Image) -> None:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON Lines, whole or not at all. Raises: RunError if it cannot be written."""
-    _replace(path, (json.dumps(row) + "\n" for row in rows))
-
-
-def _replace(path: Path, pieces: Iterable[str]) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}; free some space") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, (json.dumps(row) + "\n" for row in rows))
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -302,7 +291,8 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """Of a results.json or pictures.json. Raises: InputError if it cannot be read or holds no list."""
     found = _loaded(path)
     if not isinstance(found, list):
         raise InputError(f"{path} holds no list of results; remove it and evaluate again")

@@ -80,12 +80,13 @@ def results(answered: Answered) -> list[dict[str, Any]]:
             for condition, name in CONTROLS.items()
             if condition in answered.replies
         }
-        for split, places in _splits(answered):
+        for split, places in splits_of(answered):
             entries.append(_entry(answered, variant, split, places, seen, controls))
     return entries
 
 
-def _splits(answered: Answered) -> Iterator[tuple[str, list[int]]]:
+def splits_of(answered: Answered) -> Iterator[tuple[str, list[int]]]:
+    """Name and places of the rows: of all, and of each value of the keys in split_by."""
     yield "all", list(range(len(answered.ids)))
     for key in answered.split_by:
         values = [str(reference[key]) for reference in answered.references]
@@ -187,7 +188,10 @@ class Figures:
         if is_share and self.resamples.count == len(self.rows):
             return wilson(sum(row.score for row in self.rows), len(self.rows))
         low, high = percentile_interval(measure.combine(self.draws[number]))
-        if low == high and low in (0.0, measure.top):  # all groups at an end: no resample leaves it, which is no certainty
+        if low == high and low in (
+            0.0,
+            measure.top,
+        ):  # all groups at an end: no resample leaves it, which is no certainty
             ends = wilson(self.resamples.count * low / measure.top, self.resamples.count)
             return measure.top * ends[0], measure.top * ends[1]
         return low, high

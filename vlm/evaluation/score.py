@@ -52,7 +52,9 @@ def score_answer(benchmark: str, prediction: Any, reference: Any, variant: str |
     return _told(benchmark, found.cases[name], prediction, reference)
 
 
-def _told(benchmark: str, call: Callable[[Any, Any], dict[str, Any]], prediction: Any, reference: Any) -> dict[str, Any]:
+def _told(
+    benchmark: str, call: Callable[[Any, Any], dict[str, Any]], prediction: Any, reference: Any
+) -> dict[str, Any]:
     """Raises: InputError for what is not of the benchmark's form."""
     try:
         return call(prediction, reference)

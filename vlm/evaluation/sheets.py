@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from vlm.contracts.benchmark import Reply
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.writing import write_whole
 
 
 class Sheet:
@@ -35,12 +36,7 @@ class Sheet:
 
     def describe(self) -> None:
         """Write settings.json anew: notes may have changed since the answers were given. Raises: RunError."""
-        settings = self.path / "settings.json"
-        with _writing(settings):
-            self.path.mkdir(parents=True, exist_ok=True)
-            aside = settings.with_suffix(f".{os.getpid()}")
-            aside.write_text(json.dumps(self.settings, indent=1))
-            aside.replace(settings)
+        write_whole(self.path / "settings.json", [json.dumps(self.settings, indent=1)])
 
     def writer(self, condition: str, part: str, anew: bool = False) -> SheetWriter:
         """anew: what was there is replaced. Raises: InputError if another process answers this part; RunError if

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.evaluation.records import PREDICTIONS, SHOWN, read_lines
+from vlm.evaluation.text import best_baseline
 
 RESULT = (
     "benchmark", "variant", "split", "n", "metric", "score", "low", "high", "best_baseline", "best_baseline_score",
@@ -22,12 +23,12 @@ def tables(folder: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, Tabl
 
 
 def _result(entry: Mapping[str, Any]) -> list[Any]:
-    known = {name: found["score"] for name, found in entry["baselines"].items() if found["score"] is not None}
-    best = max(known, key=known.__getitem__) if known else None
+    scores = {name: found["score"] for name, found in entry["baselines"].items()}
+    best = best_baseline(scores)
     pictures = entry["details"]["pictures"]
     return [
         entry["benchmark"], entry["variant"], entry["split"], entry["n"], entry["metric"], entry["score"],
-        *entry["interval"], best, known[best] if best else None, entry["verdict"],
+        *entry["interval"], best, scores[best] if best else None, entry["verdict"],
         pictures["verdict"] if pictures else None, entry["unparsable"], entry["truncated"], entry["settings"]["id"],
     ]  # fmt: skip
 

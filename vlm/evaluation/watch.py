@@ -28,11 +28,7 @@ class Watched:
         """The headline on these questions."""
         answering = Answering(model, BATCH, normalise=self.settings.normalise)
         put = partial(ask, settings=self.settings, inline=model.processor.template.inline)
-        said = {
-            reply.id: reply
-            for replies in answering(self.questions, put)
-            for reply in replies
-        }
+        said = {reply.id: reply for replies in answering(self.questions, put) for reply in replies}
         rows = score_rows(
             self.scorer, self.settings.variants[0], [question.id for question in self.questions],
             [question.group for question in self.questions], [said[question.id].prediction for question in self.questions],

@@ -36,7 +36,9 @@ class Phase(lightning.LightningModule, ABC):
     step = 0
     sets = 1  # of the training mix
     validation_batches: int | None = None  # of all ranks together
-    watch: Callable[[nn.Module], Mapping[str, float]] = staticmethod(lambda model: {})  # further metrics, set by the run
+    watch: Callable[[nn.Module], Mapping[str, float]] = staticmethod(
+        lambda model: {}
+    )  # further metrics, set by the run
     asked_to_stop = False  # by a signal to this process; all ranks hear of it at the end of the step
 
     def __init__(

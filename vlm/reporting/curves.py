@@ -1,7 +1,7 @@
 """A metric over steps as inline SVG: one line a group, a band over its seeds.
 
-Colours and fonts are left to the page's style sheet (classes `line-0` …), so that a figure follows dark mode and print;
-a plotting library would fix both in the file.
+Colours and fonts are left to the page's style sheet (classes `line-0` …), so that a figure follows dark mode and
+print; a plotting library would fix both in the file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,22 +13,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vlm.contracts.errors import InputError
+from vlm.contracts.writing import write_whole
 from vlm.evaluation.published import published, silent
+from vlm.evaluation.results import SEES
+from vlm.evaluation.text import amount, gap, gap_span, share, span
 from vlm.reporting.evaluation_beside import Beside, beside
 from vlm.reporting.evaluation_errors import Key, Shown, worst_errors
 from vlm.reporting.evaluation_figures import difference_figure, reach_of, score_figure, shares_figure
-from vlm.reporting.evaluation_numbers import amount, gap, gap_span, label, lines, share, span
-from vlm.reporting.evaluation_records import USES_PICTURES, Entry, read_results
+from vlm.reporting.evaluation_numbers import label, lines
+from vlm.reporting.evaluation_records import Entry, read_results
 
+UNTOLD = ("id", "data", "benchmark")  # settings that are long, or told elsewhere
 # Half of a surrogate pair has no UTF-8; control characters end or hide text in browsers.
-UNTOLD = ("id", "data", "benchmark")  # long, or told elsewhere
 UNPRINTABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A benchmark under one setting. headlines: its splits, the whole first.   others: the further variants.
-    errors: None for answers without scores of their own.   differs: settings that are not the same in the benchmark's other sections.
+    """A benchmark under one setting.
+
+    headlines: its splits, the whole first.   others: the further variants.   errors: None for answers without scores
+    of their own.   differs: settings that are not the same in the benchmark's other sections.
     """
 
     headlines: list[Entry]
@@ -47,23 +51,20 @@ def write_results(folder: Path, predictions: Path | None = None) -> Path:
     """Reads results.json, the predictions and, if there, pictures.jsonl; writes results.html beside them.
 
     predictions: their file, predictions.jsonl of the folder if it is None.   A page that was there is replaced in one
-    step.   Raises: InputError for files that are missing or not of the form, and for a page that cannot be written.
+    step.   Raises: InputError for files that are missing or not of the form; RunError if the page cannot be written.
     """
     entries = read_results(folder / "results.json")
     errors = worst_errors(folder, predictions or folder / "predictions.jsonl", entries)
-    page = render(entries, errors, folder.resolve().name)
     out = folder / "results.html"
-    part = folder / ".results.html.part"
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); mend the folder's rights or space") from error
+    write_whole(out, [render(entries, errors, folder.resolve().name)])
     return out
 
 
 def render(entries: Sequence[Entry], errors: Mapping[Key, list[Shown] | None], name: str) -> str:
-    """The page as text. errors: of each benchmark and setting, in the order in which they are shown.   name: of the folder."""
+    """The page as text.
+
+    errors: of each benchmark and setting, in the order in which they are shown.   name: of the folder.
+    """
     sections = _sections(entries, errors)
     environment = Environment(
         loader=PackageLoader("vlm.reporting", "."),
@@ -81,7 +82,7 @@ def render(entries: Sequence[Entry], errors: Mapping[Key, list[Shown] | None], n
         difference_figure=lambda *args: Markup(difference_figure(*args)),
         shares_figure=lambda *args: Markup(shares_figure(*args)),
         reach_of=reach_of,
-        uses_pictures=USES_PICTURES,
+        uses_pictures=SEES,
     )
     page = environment.get_template("evaluation.html.j2").render(
         name=name,

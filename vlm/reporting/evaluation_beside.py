@@ -20,7 +20,7 @@ class Beside:
 
 
 def beside(figure: Published, entries: Sequence[Entry]) -> Beside:
-    """The figure with that one of the entries which differs least from it. entries: one benchmark's headlines, not none."""
+    """The figure with that one of the entries which differs least from it. entries: headlines of its benchmark."""
     apart = [differences(figure, entry) for entry in entries]
     nearest = min(range(len(entries)), key=lambda number: len(apart[number]))
     entry = entries[nearest]

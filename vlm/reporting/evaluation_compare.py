@@ -1,83 +1,96 @@
-"""Several models' results as one text table: a column a model, a line for what was measured in the same way."""
+"""A comparison as a text table: a column a model, a line for what was asked alike, each difference to the first."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from vlm.contracts.errors import InputError
-from vlm.reporting.evaluation_numbers import amount, span
-from vlm.reporting.evaluation_records import Entry
+from vlm.evaluation.compare import Comparison, Line, Pair, Score
+from vlm.evaluation.results import MOST_UNPARSABLE
+from vlm.evaluation.text import amount, gap, gap_span, span, title
 
-Line = tuple[str, ...]
-NOTES = {"=": "not above its best trivial baseline", "?": "more than 5 % of the answers could not be read"}
+ABSENT = "not measured"
+SIGNS = {
+    "=": "not above its best baseline",
+    "?": f"more than {100 * MOST_UNPARSABLE:.0f} % of the answers could not be read",
+}
+PAIRED = """Intervals are 95 %. Below a score: the difference to the first model in points with its paired interval,
+McNemar's exact p where questions are independent and right or wrong, and what the interval shows."""
+LONGEST = 30  # characters of a setting in a title; of a longer one the hash is told
 
 
-def comparison_table(entries_by_model: Mapping[str, Sequence[Entry]], width: int = 120) -> str:
-    """Headline scores with their 95 % intervals. width: characters of a line.
-
-    Scores stand on one line only if benchmark, split, variant, questions, prompt, OCR and decoding are the same.
-    Raises: InputError for fewer than two models.
-    """
-    if len(entries_by_model) < 2:
-        raise InputError("a comparison needs the results of two models at least; name a further results.json")
+def comparison_table(comparison: Comparison, width: int = 120) -> str:
+    """Headline scores with their intervals; below them the differences in pairs. width: characters of a line."""
     from rich import box  # only where a table is shown
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    cells: dict[Line, dict[str, Entry]] = {}
-    for model, entries in entries_by_model.items():
-        for entry in entries:
-            if entry.headline:
-                cells.setdefault(_line(entry), {})[model] = entry
     table = Table(box=box.SIMPLE)
     table.add_column("benchmark", overflow="fold")
-    for model in entries_by_model:
-        table.add_column(Text(model), justify="right", overflow="fold")
-    signs: set[str] = set()
-    first_titles = _titles(cells)
-    for line, found in cells.items():
-        texts = [_cell(found[model]) if model in found else "not measured" for model in entries_by_model]
-        signs |= {sign for text in texts for sign in NOTES if text.endswith(f" {sign}") or f" {sign} " in text}
-        table.add_row(Text(first_titles[line]), *[Text(text) for text in texts])
+    most = width // (len(comparison.models) + 1) - 4  # and the blanks around it
+    for model in comparison.models:
+        table.add_column(Text(_end_of(model, most)), justify="right", overflow="fold")
+    for line, name in zip(comparison.lines, _titles(comparison.lines), strict=True):
+        table.add_row(Text(name), *(Text("\n".join(cell)) for cell in _cells(line)))
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None, legacy_windows=False).print(table)
-    notes = [f"{sign} {NOTES[sign]}" for sign in NOTES if sign in signs]
-    notes.append("Intervals are 95 %. Whether two columns differ is shown by a paired interval alone.")
     rows = [row.rstrip() for row in stream.getvalue().splitlines()]
-    return "\n".join([*[row for row in rows if row], *notes]) + "\n"
+    used = {sign for line in comparison.lines for score in line.scores if score for sign in _signs(score)}
+    notes = [f"{sign} {SIGNS[sign]}" for sign in SIGNS if sign in used]
+    return "\n".join([*[row for row in rows if row], *notes, PAIRED])
 
 
-def _line(entry: Entry) -> Line:
-    """What has to be the same for two scores to stand on one line."""
-    same = ("ocr", "decoding", "data", "limit", "prompt")
-    seed = [entry.settings.get("seed")] if entry.settings.get("limit") is not None else []
-    values = [entry.settings.get(key) or None for key in same] + seed
-    return (
-        entry.benchmark, entry.split, entry.variant, entry.metric, str(entry.n),
-        json.dumps(values, sort_keys=True, default=str),
-    )  # fmt: skip
+def _end_of(path: str, most: int) -> str:
+    """A path without its beginning if it is long: its end tells runs apart."""
+    return path if len(path) <= most else f"…{path[-most + 1 :]}"
 
 
-def _titles(cells: Mapping[Line, Mapping[str, Entry]]) -> dict[Line, str]:
-    """A title each; where two would be the same, with decoding, prompt and data."""
-    plain = {line: next(iter(found.values())).title for line, found in cells.items()}
-    titles: dict[Line, str] = {}
-    for line, title in plain.items():
-        entry = next(iter(cells[line].values()))
-        data = ", ".join(f"{name} {str(sha)[:8]}" for name, sha in (entry.settings.get("data") or {}).items())
-        prompt = hashlib.sha256(str(entry.settings.get("prompt")).encode("utf-8", "replace")).hexdigest()[:8]
-        unclear = list(plain.values()).count(title) > 1
-        more = f", {entry.metric}, {entry.settings.get('decoding')}, prompt {prompt}, {data}" if unclear else ""
-        titles[line] = title + more
+def _cells(line: Line) -> Iterator[list[str]]:
+    for score, pair in zip(line.scores, line.pairs, strict=True):
+        yield [ABSENT] if score is None else [_score(line, score), *(_pair(line, pair) if pair else ())]
+
+
+def _score(line: Line, score: Score) -> str:
+    ends = span(score.interval, line.top, line.n).removesuffix(" %")
+    return " ".join([amount(score.value, line.top, line.n), *([f"[{ends}]"] if ends else []), *_signs(score)])
+
+
+def _signs(score: Score) -> list[str]:
+    return [sign for sign, holds in (("=", not score.is_above), ("?", score.unparsable > MOST_UNPARSABLE)) if holds]
+
+
+def _pair(line: Line, pair: Pair) -> list[str]:
+    ends = gap_span(pair.interval, line.top, line.n)
+    difference = gap(pair.difference, line.top, line.n)
+    p = [] if pair.p is None else [f"McNemar p = {pair.p:.2g}"]
+    return [f"{difference} [{ends}]" if ends else difference, *p, pair.reading]
+
+
+def _titles(lines: Sequence[Line]) -> list[str]:
+    """A title each; where two would be the same, with the settings in which those differ."""
+    plain = [title(line.benchmark, line.split, line.variant, line.asked, line.n) for line in lines]
+    settings = [dict(_flat(line.asked)) for line in lines]
+    titles = []
+    for name, own in zip(plain, settings, strict=True):
+        alike = [other for other, its in zip(settings, plain, strict=True) if its == name]
+        values = {key: Counter(_told(other.get(key)) for other in alike) for key in sorted(set().union(*alike))}
+        titles.append(", ".join([name, *(f"{key}={_told(own.get(key))}" for key in values if len(values[key]) > 1)]))
     return titles
 
 
-def _cell(entry: Entry) -> str:
-    ends = span(entry.interval, entry.top, entry.n)
-    signs = [sign for sign, holds in (("=", not entry.is_above), ("?", not entry.is_clean)) if holds]
-    interval = [f"[{ends.removesuffix(' %')}]"] if ends else []
-    return " ".join([amount(entry.score, entry.top, entry.n), *interval, *signs])
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, value
+
+
+def _told(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= LONGEST else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]

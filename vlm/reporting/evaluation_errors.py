@@ -14,10 +14,9 @@ from typing import Any
 from PIL import Image
 
 from vlm.reporting.evaluation_records import Entry, read_rows
-from vlm.reporting.evaluation_worst import Errors, Row
+from vlm.reporting.evaluation_worst import MOST, Errors, Row
 from vlm.reporting.pictures import SHARP_BELOW
 
-SHOWN = 12  # errors of a benchmark
 SIDE = 256  # pixels of a picture's longer side
 LONGEST = 220  # characters of a text; of a longer one its beginning and its end are shown
 ENDING = 60  # characters of that end
@@ -53,7 +52,7 @@ class Shown:
 
 
 def worst_errors(folder: Path, predictions: Path, entries: Sequence[Entry]) -> dict[Key, list[Shown] | None]:
-    """By benchmark and settings: the errors whose pictures lie in the folder, or where none do, those that `worst` picks.
+    """By benchmark and settings: the errors whose pictures were kept, or where none were, those that `worst` picks.
 
     predictions: the file of the answers.   Returns: None for answers without scores of their own.
     Raises: InputError for predictions or a pictures.jsonl that cannot be used.
@@ -63,7 +62,7 @@ def worst_errors(folder: Path, predictions: Path, entries: Sequence[Entry]) -> d
         for row in read_rows(folder / "pictures.jsonl", PICTURE_KEYS):
             files[_key(row)].setdefault(str(row["id"]), str(row["file"]))
     wanted: dict[Key, list[Row]] = defaultdict(list)
-    chosen = {entry.key: Errors(SHOWN, _split_keys(entries, entry.key)) for entry in entries if entry.key not in files}
+    chosen = {entry.key: Errors(MOST, _split_keys(entries, entry.key)) for entry in entries if entry.key not in files}
     scored: set[Key] = set()
     for row in read_rows(predictions):
         key = _key(row)
@@ -153,7 +152,7 @@ def _picture(folder: Path, file: str) -> tuple[str | None, bool]:
 def _in_order(rows: Sequence[Row], files: Mapping[str, str]) -> list[Row]:
     """In the order in which the pictures were kept. An answer that is not in the file has nothing to show."""
     by_id = {str(row["id"]): row for row in rows}
-    return [by_id[name] for name in files if name in by_id][:SHOWN]
+    return [by_id[name] for name in files if name in by_id]
 
 
 def _split_keys(entries: Sequence[Entry], key: Key) -> list[str]:

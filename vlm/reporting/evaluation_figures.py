@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from vlm.reporting.evaluation_numbers import amount, gap, gap_span, span
-from vlm.reporting.evaluation_records import Baseline, Entry, is_number
+from vlm.evaluation.text import amount, gap, gap_span, is_number, span
+from vlm.reporting.evaluation_records import Baseline, Entry
 
 WIDTH, HEIGHT, MARGIN = 180, 26, 5  # units of the view box; the page scales it
 BASE = 20  # where the axis lies
@@ -47,7 +47,10 @@ def score_figure(entry: Entry) -> str:
 
 
 def difference_figure(baseline: Baseline, entry: Entry, reach: float) -> str:
-    """Model minus baseline with its paired interval, around 0. reach: the greatest value to be drawn, see `reach_of`."""
+    """Model minus baseline with its paired interval, around 0.
+
+    reach: the greatest value to be drawn, see `reach_of`.
+    """
     words = f"difference {gap(baseline.difference, entry.top, entry.n)}"
     if baseline.interval:
         words += f", 95 % from {gap_span(baseline.interval, entry.top, entry.n)}"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from vlm.contracts.errors import InputError
+from vlm.evaluation.results import ABOVE, MOST_UNPARSABLE, NOT_ABOVE
+from vlm.evaluation.text import best_baseline, title
 
-MOST_UNPARSABLE = 0.05  # share of rows; above it a score is no clean headline
-USES_PICTURES = "uses its pictures"
 ROW_KEYS = ("benchmark", "id", "prediction")  # imported predictions have no more
 Interval = tuple[float | None, float | None] | None
+
+
+def _verdict(text: str) -> str:
+    if text not in (ABOVE, NOT_ABOVE):
+        raise ValueError(f"{text!r} is neither {ABOVE!r} nor {NOT_ABOVE!r}")
+    return text
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Entry:
     n: int
     score: float | None
     metric: str
-    verdict: Literal["above baseline", "not above baseline"]
+    verdict: Annotated[str, AfterValidator(_verdict)]
     headline: bool = True
     groups: int | None = None
     top: float = 1.0
@@ -81,13 +86,13 @@ class Entry:
 
     @property
     def best(self) -> tuple[str, Baseline] | None:
-        """The trivial answer with the greatest score."""
-        known = [(name, line) for name, line in self.baselines.items() if is_number(line.score)]
-        return max(known, key=lambda pair: pair[1].score or 0.0) if known else None
+        """The baseline with the greatest score."""
+        name = best_baseline({name: line.score for name, line in self.baselines.items()})
+        return None if name is None else (name, self.baselines[name])
 
     @property
     def is_above(self) -> bool:
-        return self.verdict == "above baseline"
+        return self.verdict == ABOVE
 
     @property
     def is_clean(self) -> bool:
@@ -115,30 +120,11 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Split, variant and count, and what sets the result apart: TextVQA val (lmms, n=5000)."""
-        name, split = self.settings.get("title"), self.split
-        where = str(name or self.benchmark)
-        if split != "all":
-            where += f", {split}" if name else f" {split}"
-        return f"{where} ({', '.join([self.variant, *self.marks, f'n={self.n}'])})"
-
-    @property
-    def marks(self) -> list[str]:
-        """Settings without which the number would be misread."""
-        marks = []
-        if self.settings.get("ocr") not in (None, "none"):
-            marks.append(f"ocr={self.settings['ocr']}")
-        if self.settings.get("limit") is not None:
-            marks.append(f"limit={self.settings['limit']}, seed {self.settings.get('seed', 'unknown')}")
-        return marks
+        """Split, variant and count, and what sets the result apart: textvqa (lmms, n=5000)."""
+        return title(self.benchmark, self.split, self.variant, self.settings, self.n)
 
 
 ENTRIES = TypeAdapter(list[Entry])
-
-
-def is_number(value: float | None) -> bool:
-    """Whether a figure is there and defined."""
-    return value is not None and math.isfinite(value)
 
 
 def read_results(file: Path) -> list[Entry]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
+MOST = 12  # errors of a benchmark whose pictures are kept and shown
 
 
 def worst(rows: Iterable[Row], k: int, split_by: Sequence[str] = (), seed: int = 0) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vlm.contracts.errors import InputError
+from vlm.contracts.writing import write_whole
 from vlm.reporting.curves import STYLES, draw, group_curve
 from vlm.reporting.groups import Group, group_runs
 from vlm.reporting.pictures import thumbnails
@@ -32,18 +31,10 @@ FIGURES = (
 def write_report(folder: Path, out: Path) -> Path:
     """Reads every run in `folder` and writes the page; a page that was there is replaced in one step.
 
-    Raises: InputError if there is no run, or `out` cannot be written.
+    Raises: InputError if there is no run; RunError if `out` cannot be written.
     """
     page = render(find_runs(folder), folder.resolve().name)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, out)
-    except OSError as error:
-        raise InputError(
-            f"out: {out} cannot be written ({error.strerror}); choose another file with out=FILE"
-        ) from error
+    write_whole(out, [page], "choose another file with out=FILE")
     return out
 
 
@@ -131,7 +122,7 @@ def _figures(system: str, groups: Sequence[Group]) -> Iterator[tuple[str, Markup
 
 
 def _data(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row for each prepared set: its name, licence, splits (use, what was read of it), and the systems that read it."""
+    """A row for each prepared set: its name, licence, splits (use, what was read of it), the systems that read it."""
     splits: dict[tuple[str, str | None], dict[tuple[str, DataSet], None]] = defaultdict(dict)
     systems: dict[tuple[str, str | None], dict[str, None]] = defaultdict(dict)
     for run in runs:

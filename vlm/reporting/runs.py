@@ -1,4 +1,4 @@
-"""Run folders as records. What cannot be read is noted as a fault of its run and never stops the reading of the rest."""
+"""Run folders as records. What cannot be read is noted as a fault of its run and never stops the rest."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Run:
         return float(np.median(values)) if len(values) else None
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps [n], values [n]) of the finite logged values in order of steps; of two rows of a step the later wins."""
+        """(steps [n], values [n]) of the finite logged values by step; of two rows of a step the later wins."""
         found = {row["step"]: row[name] for row in self.rows if _is_finite(row.get(name))}
         steps = sorted(found)
         return np.array(steps, dtype=float), np.array([found[step] for step in steps], dtype=float)

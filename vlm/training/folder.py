@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import shlex
 import shutil
@@ -19,7 +18,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.errors import InputError
+from vlm.contracts.writing import write_whole
 
 NOT_IDENTITY = ("paths", "logging", "benchmarks")  # where a run lies and how it is watched do not change what it is
 WATCHED = "by"  # key of phase.keep: which checkpoints stay, not what training does
@@ -78,16 +78,8 @@ def _identity(source: str | None) -> str | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace the file in one step, so that a reader or a crash never sees half of it. NaN becomes null."""
-    temporary = path.with_suffix(path.suffix + ".part")
-    try:
-        with temporary.open("w") as file:
-            json.dump(finite(content), file, indent=1, default=str)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}; free some space or fix its permissions") from error
+    """Replace the file in one step, so that a reader or a crash never sees half of it. NaN becomes null. Raises: RunError."""
+    write_whole(path, [json.dumps(finite(content), indent=1, default=str)])
 
 
 def finite(content: Any) -> Any:

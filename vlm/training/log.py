@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.contracts.settings import LoggingSettings
+from vlm.contracts.writing import write_whole
 from vlm.training.folder import finite
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,7 @@ def drop_beyond(path: Path, step: int, again: tuple[str, ...] = ()) -> None:
 
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if stays(line)]
-        part = path.with_suffix(".part")
-        with part.open("w") as file:
-            file.writelines(f"{line}\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, (f"{line}\n" for line in kept))
 
 
 class WandbMirror:

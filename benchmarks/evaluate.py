@@ -32,14 +32,15 @@ import vlm
 from benchmarks.images import picture
 from benchmarks.paired import HEADING, Paired, paired
 from tests.hf_folder import CHATML, write_tokenizer
+from vlm.benchmarks import prepared_benchmark
 from vlm.contracts.benchmark import Question
 from vlm.contracts.errors import InputError
 from vlm.contracts.sample import Turn
 from vlm.data.pictures import decode
-from vlm.evaluate import prepared_benchmark
 from vlm.evaluation import answering
 from vlm.evaluation.answering import Answering
-from vlm.evaluation.runner import Asking, Prepared, Task
+from vlm.evaluation.prepared import Prepared
+from vlm.evaluation.runner import Asking, Task
 from vlm.models.generation import answers
 from vlm.models.likelihood import log_probabilities
 from vlm.models.vlm import VLM

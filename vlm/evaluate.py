@@ -8,15 +8,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from vlm.build import Composed, compose
-from vlm.check import check
-from vlm.contracts.errors import ConfigError, InputError, Problem
+from vlm.benchmarks import benchmark_settings, prepared_benchmark
+from vlm.build import Composed
+from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.places import config_dir
-from vlm.contracts.settings import BenchmarkSettings, EvaluateConfig, OneBenchmark
+from vlm.contracts.settings import EvaluateConfig
+from vlm.contracts.vision import FixedCount
 from vlm.evaluation import records
 from vlm.evaluation.compare import compared
 from vlm.evaluation.contamination import Training
@@ -31,15 +33,30 @@ from vlm.reporting.evaluation_compare import comparison_table
 from vlm.reporting.evaluation_worst import MOST, worst
 from vlm.training.log import WandbMirror
 from vlm.training.stopping import STOPPED
-from vlm.wording import no_choice
 
 if TYPE_CHECKING:
     from vlm.evaluation.answering import Answering
     from vlm.evaluation.recognised import Recognised
     from vlm.interop.harness_results import Prediction
+    from vlm.models.vlm import VLM
 
 log = logging.getLogger(__name__)
 WAYS = ("model", "rescore", "compare")
+NO_PROMPT = "this model's template shows no prompt (llm.template.prompt): it sees the pictures, and no question"
+BELONGS: dict[str, tuple[Any, tuple[str, ...]]] = {  # key -> its default, and the ways that read it
+    "benchmarks": (None, ("model",)),
+    "change": ({}, ("model", "rescore")),
+    "limit": (None, ("model", "rescore")),
+    "decoding": (None, ("model",)),
+    "ocr": ("none", ("model",)),
+    "controls": (None, ("model",)),
+    "missing": ("refuse", ("rescore",)),
+    "token_budget": (None, ("model",)),
+    "device": (None, ("model",)),
+    "processes": (1, ("model",)),
+    "part": (None, ("model",)),
+    "out": (None, ("model",)),
+}
 
 
 def evaluate(composed: Composed) -> None:
@@ -49,11 +66,7 @@ def evaluate(composed: Composed) -> None:
     request, with them kept too.
     """
     config = TypeAdapter(EvaluateConfig).validate_json(json.dumps(composed.config))
-    given = [name for name in WAYS if getattr(config, name) is not None]
-    if len(given) != 1:
-        raise InputError(
-            f"{' and '.join(given) or 'nothing'} is given; give one of model=RUN_OR_FOLDER, rescore=FILE, compare=[A,B]"
-        )
+    _refuse_idle(config)
     if config.rescore is not None:
         _rescore(Path(config.rescore), config)
     elif config.compare is not None:
@@ -62,36 +75,22 @@ def evaluate(composed: Composed) -> None:
         _model(composed, config)
 
 
-def benchmark_settings(name: str, change: Mapping[str, Any]) -> BenchmarkSettings:
-    """conf/benchmark/<name>.yaml with some keys changed, checked.
-
-    Raises: ConfigError naming file and key.
-    """
-    options = sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml"))
-    if name not in options:
-        raise ConfigError([Problem("benchmarks", no_choice("benchmark", name, options), "command line")])
-    config = compose([f"benchmark={name}"], "benchmark", OneBenchmark).config
-    config["benchmark"] = _merged(config["benchmark"], change)
-    problems = check(config, OneBenchmark)
-    if problems:
-        raise ConfigError([Problem(f"change.{name}.{p.key.removeprefix('benchmark.')}", p.message) for p in problems])
-    return TypeAdapter(BenchmarkSettings).validate_json(json.dumps(config["benchmark"]))
-
-
-def prepared_benchmark(name: str, change: Mapping[str, Any], data: str) -> Prepared:
-    """A benchmark with the reader of its files. Raises: ConfigError for its settings."""
-    from vlm.models.assemble import create
-
-    settings = benchmark_settings(name, change)
-    return Prepared(settings, create({**settings.reader, "folder": str(Path(data) / settings.reader["folder"])}))
-
-
-def _merged(before: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(before)
-    for key, value in change.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def _refuse_idle(config: EvaluateConfig) -> None:
+    """What is asked must be one thing, and nothing may be given that it does not read."""
+    given = [name for name in WAYS if getattr(config, name) is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"{' and '.join(given) or 'nothing'} to work on; give one of model=RUN_OR_FOLDER, rescore=FILE, compare=[A,B]"
+        )
+    idle = [key for key, (default, ways) in BELONGS.items() if given[0] not in ways and getattr(config, key) != default]
+    if idle:
+        raise InputError(f"{', '.join(idle)} means nothing to {given[0]}=; leave it out")
+    if config.suite.benchmarks and (config.benchmarks is not None or given[0] != "model"):
+        raise InputError(
+            f"suite: {'benchmarks are named too' if config.benchmarks else f'not read by {given[0]}='}; leave one out"
+        )
+    if config.part is not None and config.processes > 1:
+        raise InputError("processes: a part is one process; leave part or processes out")
 
 
 def _benchmarks(config: EvaluateConfig) -> list[Prepared]:
@@ -117,6 +116,7 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
     model = model_folder(str(config.model))
     out = Path(config.out) if config.out else _beside(model) / "evaluation"
     part, parts = _part(config.part)
+    inline, note = _template(model)
     asking = Asking(
         model=str(config.model),
         weights=weights_fingerprint(model),
@@ -125,46 +125,81 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
         seed=config.seed,
         shifts=config.shifts,
         token_budget=config.token_budget,
-        inline=_places_pictures(model),
+        inline=inline,
+        note=note,
         recognised=None if config.ocr == "none" else _recognised(config.ocr, out, part),
         part=part,
         parts=parts,
     )
     tasks = _tasks(_benchmarks(config), asking, out)
+    _refuse_folder(out)
+    device = _device(config)
     try:
-        if config.processes > 1 and config.part is None:
+        if config.processes > 1:
             in_parts(composed.overrides, config.processes)
-        _answer(tasks, model, config)
+        _answer(tasks, model, config, device)
         if config.part is not None:
             log.info("part %s is answered; the same command without part= scores them all", config.part)
             return
-        training = Training(model, Path(config.paths.data))
+        entries = _scored(tasks, Training(model, Path(config.paths.data)), out, asking.weights)
+    except KeyboardInterrupt:
+        log.info("stopped; what was answered is kept in %s, and the same command goes on", out / "sheets")
+        raise SystemExit(STOPPED) from None
+    own = {task.sheet.id for task in tasks}
+    _tell([entry for entry in entries if entry["settings"]["id"] in own], out / records.PREDICTIONS)
+    names = [task.settings.name for task in tasks]
+    identity = {"name": "evaluation", "model": str(config.model), "benchmarks": names}
+    run = f"{model.resolve().parent.name}-{asking.weights}"
+    mirror = WandbMirror(config.logging, out, run, "evaluation", names, identity)
+    mirror.tables(tables(out, entries))
+    mirror.finish(failed=False)
+
+
+def _scored(tasks: Sequence[Task], training: Training, out: Path, weights: str) -> list[dict[str, Any]]:
+    """Raises: RunError for whatever goes wrong once all is answered."""
+    try:
         for task in tasks:
             log.info("scoring %s", task.settings.name)
             task.score(training)
             lines = records.read_lines(task.sheet.path / records.PREDICTIONS)
             task.keep_pictures(worst(lines, MOST, task.settings.split_by))
-    except KeyboardInterrupt:
-        log.info("stopped; what was answered is kept in %s, and the same command goes on", out / "sheets")
-        raise SystemExit(STOPPED) from None
-    entries = records.compose(out, asking.weights)
-    own = {task.sheet.id for task in tasks}
-    _tell([entry for entry in entries if entry["settings"]["id"] in own], out / records.PREDICTIONS)
-    names = [task.settings.name for task in tasks]
-    identity = {"name": "evaluation", "model": str(config.model), "benchmarks": names}
-    mirror = WandbMirror(
-        config.logging, out, f"{model.resolve().parent.name}-{asking.weights}", "evaluation", names, identity
-    )
-    mirror.tables(tables(out, entries))
-    mirror.finish(failed=False)
+        return records.compose(out, weights)
+    except InputError as error:
+        raise RunError(
+            f"everything is answered and kept, but cannot be scored: {error}; the same command goes on"
+        ) from error
 
 
-def _places_pictures(model: Path) -> bool:
-    """Whether its template can put a picture inside a text; told by its description, without its weights."""
+def _refuse_folder(out: Path) -> None:
+    """Raises: InputError for a folder that cannot be written, before anything is asked."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"out: {out} cannot be written: {error.strerror or error}; name another folder with out=DIR"
+        ) from error
+
+
+def _device(config: EvaluateConfig) -> str:
+    import torch
+
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda, but torch sees no CUDA device; leave device out")
+    if device == "cuda" and config.part is not None:  # parts on one machine take its devices in turn
+        return f"cuda:{_part(config.part)[0] % torch.cuda.device_count()}"
+    return device
+
+
+def _template(model: Path) -> tuple[bool, str | None]:
+    """Whether it can put a picture inside a text, and what is to be said of it; without the model's weights."""
     from vlm.library import read_config
 
-    module, _, name = read_config(model)["llm"]["template"]["_target_"].rpartition(".")
-    return getattr(import_module(module), name).inline
+    template = read_config(model)["llm"]["template"]
+    module, _, name = template["_target_"].rpartition(".")
+    return getattr(import_module(module), name).inline, None if template.get("prompt", True) else NO_PROMPT
 
 
 def _tasks(benchmarks: Sequence[Prepared], asking: Asking, out: Path) -> list[Task]:
@@ -187,7 +222,7 @@ def _recognised(name: str, out: Path, part: int) -> Recognised:
     return Recognised(name, out / "sheets" / f"recognised-{part}.jsonl")
 
 
-def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig) -> None:
+def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig, device: str) -> None:
     """Ask what has no answer yet; a model is loaded only if there is such a question."""
     left = [task for task in tasks if not task.is_answered]
     if not left:
@@ -197,23 +232,32 @@ def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig) -> None:
     from vlm.evaluation.answering import Answering
     from vlm.library import load_model
 
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda, but torch sees no CUDA device; leave device out")
-    if device == "cuda" and config.part is not None:  # parts on one machine take its devices in turn
-        device = f"cuda:{_part(config.part)[0] % torch.cuda.device_count()}"
     torch.manual_seed(config.seed)
-    loaded = load_model(model).to(device)
-    if not getattr(loaded.processor.template, "prompt", True):
-        log.warning("this model's template shows no prompt (llm.template.prompt): it sees pictures, and no question")
+    loaded = load_model(model)
+    _refuse_model(loaded, config.token_budget)
+    loaded.to(device)
     for task in left:
         answering: Answering = Answering(loaded, config.batch, config.token_budget, task.settings.normalise)
         task.answer(answering)
 
 
+def _refuse_model(model: VLM, token_budget: int | None) -> None:
+    broken = [name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"model: {', '.join(broken[:5])}: weights that are not finite; its training has failed, or the file is damaged"
+        )
+    if token_budget is not None and isinstance(model.processor.spec.count, FixedCount):
+        raise InputError(
+            "token_budget: this model's encoder gives every picture the same number of tokens; leave it out"
+        )
+
+
 def _rescore(file: Path, config: EvaluateConfig) -> None:
     """results.json and results.html beside the predictions, which may be a file of another harness."""
     file = _as_ours(file)
+    for name, change in config.change.items():
+        benchmark_settings(name, change)
 
     def prepared(name: str) -> Prepared:
         return prepared_benchmark(name, config.change.get(name, {}), config.paths.data)

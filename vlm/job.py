@@ -16,6 +16,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlm import preflight
+from vlm.benchmarks import prepared_benchmark
 from vlm.contracts.errors import BrokenStep, InputError, RunError
 from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
@@ -23,7 +24,6 @@ from vlm.data import sources
 from vlm.data.loader import Loader, Reading, Rows, Steps, end_workers, validation_loader
 from vlm.data.order import Mix
 from vlm.data.plan import Planner, micro_batch_of
-from vlm.evaluate import prepared_benchmark
 from vlm.evaluation.answers import ask, exact_match, write_samples
 from vlm.evaluation.watch import Watch, Watched
 from vlm.library import make
@@ -206,14 +206,6 @@ class Job:
     def _watched(self) -> list[Watched]:
         """The benchmarks that are scored at each validation. Raises: InputError for files that are not there."""
         uses = {name: use for name, use in self.settings.benchmarks.items() if use is not None}
-        by = self.phase.keep.by
-        if by != "val/loss" and by.removeprefix("val/") not in uses:
-            raise InputError(
-                f"phase.keep.by: {by} is no metric of this run's validations; give val/loss, or name the benchmark: "
-                f"+benchmarks.{by.removeprefix('val/')}.limit=200"
-            )
-        if uses and not self.slices["validate"]:
-            raise InputError("benchmarks: they are scored at validations, and data.validate names no set")
         return [
             Watched(prepared_benchmark(name, use.change, self.settings.paths.data), use.limit)
             for name, use in uses.items()

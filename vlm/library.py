@@ -66,6 +66,8 @@ def load_model(source: str | Path) -> VLM:
         raise InputError(f"{folder} is not complete: {error}") from error
     if (folder / "tokenizer.json").exists():
         model.processor.tokenizer.load(folder / "tokenizer.json")
+    if not model.processor.tokenizer.ready:
+        raise InputError(f"{folder} is not complete: its tokenizer was learned, and tokenizer.json is missing; copy it again")
     for name in PARTS:
         load_part(model, name, folder)
     return model.eval()

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from vlm.benchmarks import benchmark_settings
 from vlm.build import Composed
 from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.settings import HardwareProfile, RunConfig
@@ -48,8 +49,10 @@ def train(composed: Composed) -> dict[str, Any]:
         _refuse_changed(folder, data)
         if settings.resume is not None:
             _refuse_other_recipe(Path(settings.resume), config)
+        _refuse_watch(settings)
         if folder.is_finished:
             log.info("%s is finished; nothing to do", folder.path)
+            _tell_unwatched(settings, folder)
         elif settings.hardware.world > 1 and launched_world() is None:
             _launch(composed, settings, folder)
             return _result(folder)  # the first rank has printed the folder
@@ -58,6 +61,27 @@ def train(composed: Composed) -> dict[str, Any]:
     if rank() == 0:
         print(folder.path, flush=True)
     return _result(folder)
+
+
+def _refuse_watch(settings: RunConfig) -> None:
+    """Benchmarks that there are none of, and a metric that no validation gives. Raises: ConfigError or InputError."""
+    watched = [name for name, use in settings.benchmarks.items() if use is not None]
+    for name in watched:
+        benchmark_settings(name, settings.benchmarks[name].change)  # type: ignore[union-attr]
+    by = settings.phase["keep"]["by"]
+    if by != "val/loss" and by.removeprefix("val/") not in watched:
+        raise InputError(
+            f"phase.keep.by: {by} is no metric of this run's validations; give val/loss, or name the benchmark: "
+            f"+benchmarks.{by.removeprefix('val/')}.limit=200"
+        )
+    if watched and not any(settings.data.validate.values()):
+        raise InputError("benchmarks: they are scored at validations, and data.validate names no set")
+
+
+def _tell_unwatched(settings: RunConfig, folder: RunFolder) -> None:
+    missing = [name for name in settings.benchmarks if f"val/{name}" not in folder.status.get("metrics", {})]
+    if missing:
+        log.warning("it finished without val/%s; experiments.evaluate scores a finished model", ", val/".join(missing))
 
 
 def _result(folder: RunFolder) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_what_only_scores_or_moves_changes_no_answer(model, data, whole, tmp_pat
 def test_a_limit_asks_exactly_so_many(model, data, tmp_path, limit, n):
     assert run(*words(model, data, tmp_path, *SHORT, f"limit={limit}"))[0] == 0
     (entry,) = entries(tmp_path)
-    assert (entry["n"], len(lines(tmp_path)), entry["settings"]["limit"]) == (n, n, limit)
+    assert (entry["n"], len(lines(tmp_path)), entry["settings"]["limit"]) == (n, n, limit if limit < 24 else None)
 
 
 def test_a_limit_follows_the_seed_and_draws_the_same_for_every_model(model, data, tmp_path):

@@ -35,7 +35,7 @@ from tests.evaluation.readers.written import put_lines
         (["benchmarks=[pope]", "part=3/3"], "part=3/3: write i/n with 0 <= i < n"),
         (["benchmarks=[mme]"], "hub data set lmms-lab/MME, its folder data"),
         ([], "nothing is to be scored; give suite=NAME"),
-        (["benchmarks=[pope]", "rescore=x.jsonl"], "model and rescore is given; give one of"),
+        (["benchmarks=[pope]", "rescore=x.jsonl"], "model and rescore to work on; give one of"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(model, data, tmp_path, given, message):

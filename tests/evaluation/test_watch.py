@@ -12,8 +12,8 @@ from tests.evaluation.commands import POPE, entries, pope, run, words
 from tests.models.speakers import speaker
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import KeepSettings
+from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.readers.pope import Pope
-from vlm.evaluation.runner import Prepared
 from vlm.evaluation.watch import Watch, Watched
 from vlm.models.vlm import VLM
 from vlm.training.weights import save_model

@@ -29,7 +29,7 @@ def entry(benchmark: str = "pope", **changes: Any) -> dict[str, Any]:
     """An entry of results.json; settings and details are merged over the usual ones."""
     settings = {
         "id": "5e77", "model": "runs/captioner/0123456789ab", "weights": "ab" * 32, "decoding": "greedy",
-        "max_new_tokens": 16, "limit": None, "seed": 0, "ocr": "none", "token_budget": 256,
+        "max_new_tokens": 16, "limit": None, "seed": 0, "ocr": "none", "token_budget": None,
         "prompt": "{question}\nAnswer the question using a single word or phrase.",
         "data": {"questions.json": "cd" * 32},
     }  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from vlm.contracts.benchmark import Question, Reader, Scorer
 from vlm.contracts.errors import InputError
@@ -14,10 +17,26 @@ from vlm.evaluation.subset import subset
 
 @dataclass(frozen=True)
 class Prepared:
-    """A benchmark's settings, and the reader of its files."""
+    """A benchmark's settings, the reader of its files, and which settings are not those of conf/benchmark."""
 
     settings: BenchmarkSettings
     reader: Reader
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def everything(self) -> list[Question]:
+        """All questions of its files. Raises: InputError saying how to get files that are missing."""
+        try:
+            found = list(self.reader.questions())
+        except InputError as error:
+            raise InputError(f"benchmark {self.settings.name}: {error}\n  its files: {self.settings.get}") from error
+        if not found:
+            raise InputError(f"benchmark {self.settings.name}: its files hold no question; {self.settings.get}")
+        return found
+
+    @property
+    def count(self) -> int:
+        return len(self.everything)
 
     @property
     def scorer(self) -> Scorer:
@@ -29,18 +48,35 @@ class Prepared:
             raise InputError(f"benchmark {settings.name}: variants: {', '.join(unknown)} is unknown; choose of {known}")
         return found
 
-    def questions(self, limit: int | None, seed: int) -> list[Question]:
-        """Those that are asked, each of which can be put. Raises: InputError saying how to get the files."""
+    def questions(self, limit: int | None = None, seed: int = 0) -> list[Question]:
+        """Those that are asked; each of them can be put, and its gold data be scored.
+
+        Raises: InputError, before anything expensive starts.
+        """
         try:
-            everything = list(self.reader.questions())
-        except InputError as error:
-            raise InputError(f"benchmark {self.settings.name}: {error}\n  its files: {self.settings.get}") from error
-        if not everything:
-            raise InputError(f"benchmark {self.settings.name}: its files hold no question; {self.settings.get}")
-        try:
-            questions = subset(everything, limit, seed, self.scorer.whole_groups)
+            questions = subset(self.everything, limit, seed, self.scorer.whole_groups)
+            for question in questions:
+                ask(question, self.settings)
+                self._refuse_gold(question)
         except InputError as error:
             raise InputError(f"benchmark {self.settings.name}: {error}") from error
-        for question in questions:  # before anything expensive starts
-            ask(question, self.settings)
         return questions
+
+    def _refuse_gold(self, question: Question) -> None:
+        """What this scorer cannot read, or what results cannot be split by."""
+        reference, scorer = question.reference, self.scorer
+        for key in self.settings.split_by:
+            value = reference.get(key) if isinstance(reference, Mapping) else None
+            if not isinstance(value, str | int | bool):
+                known = ", ".join(sorted(map(str, reference))) if isinstance(reference, Mapping) else "no keys"
+                raise InputError(f"split_by: question {question.id} has no plain {key!r}; its gold data have {known}")
+        try:
+            for variant in self.settings.variants:
+                scorer.cases[variant]("", reference)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"question {question.id}: scorer {self.settings.scorer} cannot read its gold data {str(reference)[:120]} "
+                f"({type(error).__name__}: {error})"
+            ) from error

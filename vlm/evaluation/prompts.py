@@ -109,6 +109,10 @@ def _candidates(question: Question, settings: BenchmarkSettings, letters: str) -
         return tuple((letter, letter) for letter in letters)
     if wanted == "options" and question.options:
         return tuple(zip(question.options, letters, strict=True))
+    if isinstance(wanted, list) and len(set(wanted)) < len(wanted):
+        raise InputError(
+            f"candidates: {', '.join(wanted)}: an answer stands there twice, and could never be the one chosen"
+        )
     if isinstance(wanted, list) and wanted:
         return tuple((text, text) for text in wanted)
     raise InputError(
@@ -118,7 +122,15 @@ def _candidates(question: Question, settings: BenchmarkSettings, letters: str) -
 
 
 def _filled(form: str, fields: Mapping[str, str], settings: BenchmarkSettings, key: str) -> str:
-    named = [name for _, name, _, _ in Formatter().parse(form) if name is not None]
+    try:
+        parsed = list(Formatter().parse(form))
+    except ValueError as error:
+        raise InputError(
+            f"{key}: {form!r} cannot be read ({error}); write a brace that is meant as it is twice"
+        ) from error
+    if any(kind or more for _, _, more, kind in parsed):
+        raise InputError(f"{key}: {form!r}: a field is its name in braces, and nothing more")
+    named = [name for _, name, _, _ in parsed if name is not None]
     unknown = sorted({name for name in named if name not in fields})
     if unknown:
         raise InputError(

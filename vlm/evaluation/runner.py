@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class Asking:
 
     model: its folder, for people.   weights: its fingerprint.   data: folder of prepared sets.   shifts: questions of
     choices that are asked again with moved options and without letters.   inline: whether the model's template can place
-    pictures inside a text.   recognised: reads text in pictures.   part, parts: which share this process answers.
+    pictures inside a text.   note: what is to be said with every result.   recognised: reads text in pictures.   part, parts: which share this process answers.
     """
 
     model: str
@@ -57,6 +57,7 @@ class Asking:
     shifts: int
     token_budget: int | None
     inline: bool = True
+    note: str | None = None
     recognised: Recognised | None = None
     part: int = 0
     parts: int = 1
@@ -77,10 +78,13 @@ class Task:
     def __init__(self, prepared: Prepared, asking: Asking, folder: Path) -> None:
         settings = prepared.settings
         self.settings, self.asking, self.scorer = settings, asking, prepared.scorer
-        self.questions = prepared.questions(asking.limit, asking.seed)
+        self.questions, count = prepared.questions(asking.limit, asking.seed), prepared.count
+        # A limit that leaves nothing out is none: the same questions are not asked twice under two names.
+        self._limit = asking.limit if len(self.questions) < count else None
         # Shared out by the pictures of the plain questions: all grey ones are one picture.
         self._own = {question.id for question in share(self.questions, asking.part, asking.parts)}
         notes = {"model": asking.model, "variants": settings.variants, "split_by": settings.split_by}
+        notes |= {"changed": dict(prepared.changed), "note": asking.note}
         self.sheet = Sheet(folder, settings.name, self._identity(prepared.reader), notes)
 
     def _identity(self, reader: Reader) -> dict[str, Any]:
@@ -92,7 +96,7 @@ class Task:
             "decoding": self.settings.decoding,
             "max_new_tokens": self.settings.max_new_tokens,
             "prompt": self.settings.prompt,
-            "limit": asking.limit,
+            "limit": self._limit,
             "seed": asking.seed,
             "ocr": asking.recognised.engine if asking.recognised else "none",
             "token_budget": asking.token_budget,
@@ -164,11 +168,18 @@ class Task:
         self.sheet.describe()  # with today's variants and splits, also where nothing was left to ask
         write_questions(self.sheet, self.questions, [self._put(question, True) for question in self.questions])
         given = answered(self.sheet.path)
+        asked = {condition.name for condition in self.conditions} | {
+            "prior"
+        }  # not what an earlier command asked besides
+        given = replace(given, replies={name: said for name, said in given.replies.items() if name in asked})
         write_predictions(self.sheet.path, given)
         entries = results(given)
         rows = given.scored(given.variants[0])
         told = finite(training.report(self.questions, rows, partial(headline, self.scorer)))
         entries[0]["details"]["trained_on"] = told
+        if self.asking.note and any(question.text for question in self.questions):
+            for entry in entries:
+                entry["details"]["warnings"].append(self.asking.note)
         if told.get("trained_on"):
             entries[0]["details"]["warnings"].append(
                 f"{told['trained_on']} of {told['pictures']} pictures were trained on; {told['rest_n']} questions are about others"

@@ -8,6 +8,7 @@ from typing import Any
 
 HEAD = ("benchmark", "n", "score", "95 %", "best baseline", "verdict", "pictures")
 MANY = 10_000  # questions from which a second decimal of a percentage says something
+MOST_OF_VALUE = 40  # characters of a changed setting that a title shows
 Interval = Sequence[float | None] | None
 
 
@@ -41,9 +42,18 @@ def title(benchmark: str, split: str, variant: str, settings: Mapping[str, Any],
         marks.append(f"ocr={settings['ocr']}")
     if settings.get("limit") is not None:
         marks.append(f"limit={settings['limit']}, seed {settings.get('seed', 'unknown')}")
+    marks += [f"{key}={shortened(value)}" for key, value in settings.get("changed", {}).items()]
+    if settings.get("token_budget") is not None:
+        marks.append(f"token_budget={settings['token_budget']}")
     if n is not None:
         marks.append(f"n={n}")
     return f"{benchmark}{'' if split == 'all' else f' {split}'} ({', '.join(marks)})"
+
+
+def shortened(value: Any) -> str:
+    """A changed setting, as much of it as a title has room for."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= MOST_OF_VALUE else f"{text[: MOST_OF_VALUE - 1]}…"
 
 
 def best_baseline(scores: Mapping[str, float | None]) -> str | None:

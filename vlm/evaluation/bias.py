@@ -40,10 +40,10 @@ def _letters(answered: Answered, variant: str, rows: Sequence[Scored]) -> dict[s
     said = Counter(row.parsed for row in rows if row.parsed in set(letters))
     right = Counter(gold)
     per_letter = {
-        letter: {"n": right[letter], "accuracy": float(np.mean([r.score for r, g in zip(rows, gold, strict=True) if g == letter]))}
+        letter: {"n": len(scores), "accuracy": float(np.mean(scores))}
         for letter in letters
-        if right[letter]
-    }  # fmt: skip
+        if (scores := [row.score for row, right_one in zip(rows, gold, strict=True) if right_one == letter])
+    }
     by_options: dict[int, list[float]] = defaultdict(list)
     for row, count in zip(rows, counts, strict=True):
         by_options[count].append(row.score)

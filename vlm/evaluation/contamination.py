@@ -52,7 +52,8 @@ def report(
     """What `trained_on` of results.json says.
 
     seen: picture -> what `find` gave; pictures that are not in it were not looked for.   pictures_of: question -> its
-    pictures, of every row.   headline: of scored rows, the figure and its interval.   unknown: training sets and rows that nothing is known about; their pictures may be among the rest.
+    pictures, of every row.   headline: of scored rows, the figure and its interval.   unknown: training sets and rows
+    that nothing is known about; their pictures may be among the rest.
     Returns: pictures looked for, how many of them were trained on and by which sign, those not looked for (unchecked),
     questions that show one that was trained on, number, score and interval of the rest (questions all of whose pictures
     were looked for and not found; None without any), the first ten pictures with their training rows.

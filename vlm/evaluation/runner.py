@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vlm.contracts.benchmark import Question, Reader, Reply
+from vlm.contracts.benchmark import Picture, Question, Reader, Reply
 from vlm.contracts.errors import InputError
 from vlm.evaluation.conditions import SEEN, Blank, other_pictures, shuffled
 from vlm.evaluation.contamination import Training
@@ -46,7 +46,8 @@ class Asking:
 
     model: its folder, for people.   weights: its fingerprint.   data: folder of prepared sets.   shifts: questions of
     choices that are asked again with moved options and without letters.   inline: whether the model's template can place
-    pictures inside a text.   note: what is to be said with every result.   recognised: reads text in pictures.   part, parts: which share this process answers.
+    pictures inside a text.   note: what is to be said with every result.   recognised: reads text in pictures.
+    part, parts: which share this process answers.
     """
 
     model: str
@@ -111,9 +112,12 @@ class Task:
         if shown and "blank" in self.settings.controls:
             found.append(Condition("blank", self.questions, Blank()))
         if shown and "shuffled" in self.settings.controls:
-            others = other_pictures(self.questions, self.asking.seed)
-            found.append(Condition("shuffled", self.questions, partial(shuffled, others=others)))
+            found.append(Condition("shuffled", self.questions, lambda question: shuffled(question, self._others)))
         return [*found, *self._bias_checks()]
+
+    @cached_property
+    def _others(self) -> dict[str, Picture]:
+        return other_pictures(self.questions, self.asking.seed)  # which reads every picture once
 
     def _bias_checks(self) -> list[Condition]:
         """Choices again with moved options and without letters, where their gold data name a letter."""
@@ -168,9 +172,8 @@ class Task:
         self.sheet.describe()  # with today's variants and splits, also where nothing was left to ask
         write_questions(self.sheet, self.questions, [self._put(question, True) for question in self.questions])
         given = answered(self.sheet.path)
-        asked = {condition.name for condition in self.conditions} | {
-            "prior"
-        }  # not what an earlier command asked besides
+        # Not what an earlier command asked besides.
+        asked = {"prior", *(condition.name for condition in self.conditions)}
         given = replace(given, replies={name: said for name, said in given.replies.items() if name in asked})
         write_predictions(self.sheet.path, given)
         entries = results(given)
@@ -182,7 +185,8 @@ class Task:
                 entry["details"]["warnings"].append(self.asking.note)
         if told.get("trained_on"):
             entries[0]["details"]["warnings"].append(
-                f"{told['trained_on']} of {told['pictures']} pictures were trained on; {told['rest_n']} questions are about others"
+                f"{told['trained_on']} of {told['pictures']} pictures were trained on; "
+                f"{told['rest_n']} questions are about others"
             )
         write_json(self.sheet.path / SCORED, entries)
         return entries

@@ -284,14 +284,17 @@ def _as_ours(file: Path) -> Path:
         what = f"{', '.join(alien)} is none of our benchmarks" if alien else "it holds figures, and no answers"
         raise InputError(f"rescore: {file}: {what}; nothing can be scored again")
     own = file.with_suffix(".predictions.jsonl")
-    records.write_lines(own, (_line(entry) for entry in answers))
+    ids = [entry.question_id or entry.id for entry in answers]
+    if len(set(ids)) < len(ids):  # lmms-eval's POPE counts anew in each of its three files
+        ids = [entry.id for entry in answers]
+    records.write_lines(own, (_line(entry, id) for entry, id in zip(answers, ids, strict=True)))
     log.info("%s: %d answers of %s, now in %s", file, len(answers), answers[0].origin.harness, own)
     return own
 
 
-def _line(entry: Prediction) -> dict[str, Any]:
+def _line(entry: Prediction, id: str) -> dict[str, Any]:
     origin = entry.origin
-    line = {"benchmark": origin.benchmark, "id": entry.question_id or entry.id, "prediction": entry.prediction}
+    line = {"benchmark": origin.benchmark, "id": id, "prediction": entry.prediction}
     line |= {
         "prompt": entry.prompt,
         "origin": {"harness": origin.harness, "model": origin.model, "dataset": origin.dataset},

@@ -16,6 +16,7 @@ from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Turn
 from vlm.contracts.settings import BenchmarkSettings
 from vlm.data.pictures import decode
+from vlm.evaluation import answering
 from vlm.evaluation.answering import Answering
 from vlm.evaluation.conditions import Blank, other_pictures, shuffled
 from vlm.evaluation.prompts import ask
@@ -199,3 +200,23 @@ def test_a_clip_is_refused_by_a_model_of_pictures(gpt2):
     clip = replace(picture(0), type="video")
     with pytest.raises(InputError, match=r"0\.png: this model takes pictures, no clips; choose benchmarks of pictures"):
         replies(gpt2, [replace(question(0), pictures=(clip,))])
+
+
+def test_very_many_questions_about_one_picture_are_compared_in_rows_of_a_limited_length(gpt2, monkeypatch):
+    """All grey pictures of one size are one picture; one row of all their questions would fill any memory."""
+    asked = [replace(question(number), text=TEXT[: 2 + number % 9]) for number in range(60)]
+    passes: list[list[int]] = []
+
+    def watched(model, examples, *more):
+        passes.append([len(example.ids) for example in examples])
+        return log_probabilities(model, examples, *more)
+
+    monkeypatch.setattr(answering, "log_probabilities", watched)
+    alone = {name: reply for one in asked for name, reply in replies(gpt2, [one], 1, COMPARED).items()}
+    longest = max(map(sum, passes))  # of one question with its picture and all its answers
+    for most in (1, 2 * longest, 5 * longest):
+        passes.clear()
+        monkeypatch.setattr(answering, "BRANCH_TOKENS", most)
+        assert replies(gpt2, asked, 64, COMPARED) == alone
+        assert max(map(sum, passes)) <= max(most, longest), "no more than the limit, or than one question needs"
+        assert len(passes) > 1

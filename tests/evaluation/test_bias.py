@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 
 from tests.evaluation.asked import answered, choices, yes_no
+from vlm.contracts.benchmark import Reply
 from vlm.evaluation.bias import bias_of
 from vlm.evaluation.prompts import rotated_gold
 from vlm.evaluation.results import results
@@ -99,6 +103,68 @@ def test_questions_with_fewer_options_have_fewer_orders():
     told = bias_of(found, "llava", found.scored("llava"))
     assert told is not None
     assert (told["shifts"], told["all_shifts"]) == (dict.fromkeys("0123", 1.0), 1.0)
+
+
+COLOURS = ("red", "green", "blue", "grey", "teal")
+
+
+def mixed(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions of 2, 3, 4 and 5 options in turn, the right one anywhere."""
+    draw = Random(seed)
+    kinds = [COLOURS[: 2 + number % 4] for number in range(count)]
+    return [choices(draw.choice("ABCDE"[: len(options)]), options)[0] for options in kinds]
+
+
+def in_every_order(references: list[dict[str, Any]], say: Callable[[int, dict[str, Any]], str]) -> Any:
+    """Bias of a model that is asked every order that a question has. say: number of the question, its gold data."""
+    replies = {
+        "seen" if shift == 0 else f"shift{shift}": {
+            f"q{number}": Reply(f"q{number}", say(number, rotated_gold(gold, shift)))
+            for number, gold in enumerate(references)
+            if len(gold["choices"]) > shift
+        }
+        for shift in range(max(len(gold["choices"]) for gold in references))
+    }
+    return bias([""] * len(references), references, replies=replies)
+
+
+def test_who_knows_half_of_the_questions_is_as_good_in_every_order_whatever_their_numbers_of_options():
+    """A question of two options has two orders, one of five has five; the same questions count under each."""
+    wrong = {"A": "B"}
+    found = in_every_order(mixed(200), lambda n, gold: gold["gold"] if n % 5 < 3 else wrong.get(gold["gold"], "A"))
+    assert found["shifts"] == dict.fromkeys("01234", 0.6)
+    assert (found["all_shifts"], found["shifts_p"]) == (0.6, 1.0)
+    assert not any("place bias" in flag for flag in found["flags"])
+
+
+def guessed(draw: Random, number: int, gold: dict[str, Any]) -> str:
+    return draw.choice("ABCDE"[: len(gold["choices"])])
+
+
+@pytest.mark.parametrize("count", [60, 500])
+def test_who_guesses_has_no_habit(count):
+    for seed in range(12):
+        found = in_every_order(mixed(count, seed), partial(guessed, Random(1000 + seed)))
+        assert found["flags"] == []
+
+
+@pytest.mark.parametrize("count", [60, 500])
+def test_who_always_says_one_letter_is_told_by_it(count):
+    found = in_every_order(mixed(count), lambda n, gold: "A")
+    assert any(flag.startswith("letter bias: A is answered 100% of the time") for flag in found["flags"])
+
+
+def test_who_knows_more_where_the_right_option_stands_first_is_told():
+    """70 % there and 55 % anywhere else, in 400 questions whose first option is right."""
+    draw = Random(0)
+
+    def say(number: int, gold: dict[str, Any]) -> str:
+        is_right = draw.random() < (0.70 if gold["gold"] == "A" else 0.55)
+        return gold["gold"] if is_right else draw.choice([letter for letter in "ABCD" if letter != gold["gold"]])
+
+    found = in_every_order(choices("A" * 400), say)
+    assert found["shifts_p"] < 0.01
+    assert any(flag.startswith("place bias:") for flag in found["flags"])
 
 
 def test_options_without_letters_are_read_by_their_texts():

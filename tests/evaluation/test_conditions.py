@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation.asked import picture, question, settings
+from tests.evaluation.asked import drawn, picture, question, settings
 from vlm.contracts.errors import InputError
 from vlm.evaluation.conditions import Blank, other_pictures, shuffled
 from vlm.evaluation.prompts import ask
@@ -48,6 +49,24 @@ def test_every_picture_becomes_another_one_and_the_same_for_all_questions_about_
         found = shuffled(asked, others)
         assert [one.id for one in found.pictures] == [others[one.id].id for one in asked.pictures]
         assert (found.id, found.text, found.reference) == (asked.id, asked.text, asked.reference)
+
+
+def test_equal_files_under_other_names_are_the_same_picture():
+    """Medical tables hold a picture once a row; one exchanged for its own copy would be no exchange."""
+    held = [0, 0, 0, 1, 1, 2, 3]
+    names = [picture(number, read=partial(drawn, look)) for number, look in enumerate(held)]
+    asked = [replace(question(number), pictures=(shown,)) for number, shown in enumerate(names)]
+    for seed in range(6):
+        others = other_pictures(asked, seed)
+        assert all(shown.read() != others[shown.id].read() for shown in names)
+        assert {other.id for other in others.values()} == {shown.id for shown in names}
+
+
+def test_where_most_files_are_equal_as_many_as_can_be_are_exchanged():
+    names = [picture(number, read=partial(drawn, 0 if number < 4 else 1)) for number in range(5)]
+    asked = [replace(question(number), pictures=(shown,)) for number, shown in enumerate(names)]
+    others = other_pictures(asked, 0)
+    assert sum(shown.read() != others[shown.id].read() for shown in names) == 2
 
 
 def test_the_exchange_follows_the_seed_and_not_the_order_of_questions():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,22 @@ def test_results_depend_neither_on_the_batch_nor_on_the_number_of_parts(model, d
     assert not list(tmp_path.glob("sheets/*/seen.0of1.jsonl"))
     assert lines(tmp_path) == lines(whole)
     assert entries(tmp_path) == entries(whole)
+
+
+def test_grey_pictures_are_shared_out_as_the_pictures_that_they_stand_for(model, data, whole, tmp_path):
+    """All of them are one picture; shared out by it, one part would answer all and the others wait."""
+    for part in range(2):
+        assert run(*words(model, data, tmp_path, *PLAIN, f"part={part}/2"))[0] == 0
+    shares = {
+        condition: [set(json.loads(line)["id"] for line in file.read_text().splitlines()) for file in sorted(tmp_path.glob(f"sheets/*/{condition}.*of2.jsonl"))]
+        for condition in ("seen", "blank", "shuffled")
+    }  # fmt: skip
+    first, second = shares["seen"]
+    assert 0 < len(first) < 24
+    assert (len(first | second), first & second) == (24, set())
+    assert shares["blank"] == shares["shuffled"] == shares["seen"]
+    assert run(*words(model, data, tmp_path, *PLAIN))[0] == 0
+    assert (lines(tmp_path), entries(tmp_path)) == (lines(whole), entries(whole))
 
 
 @pytest.mark.slow

@@ -33,6 +33,14 @@ def test_inline_marks_place_pictures_in_text_and_options_and_a_mark_may_repeat()
     assert found.parts == expected
 
 
+def test_pictures_stand_in_front_once_and_their_marks_stay_where_a_template_can_place_none():
+    text = "Compare <image 2> with <image 1>, then <image 2>."
+    found = ask(replace(choice(pictures=(0, 1), inline=True), text=text), CHOICE, inline=False)
+    assert found.parts[:2] == (0, 1)
+    assert [part for part in found.parts if isinstance(part, int)] == [0, 1]
+    assert text in str(found.parts[2])
+
+
 def test_a_mark_in_an_ordinary_question_is_text():
     assert ask(question(1, pictures=(0,), fields={}), settings(prompt="<image 1> {question}")).parts == (
         0,
@@ -86,7 +94,7 @@ def test_equal_options_stay_apart_by_their_letters():
         (
             question(1),
             settings(prompt="{question} {hint}"),
-            "benchmark small: prompt names hint, but a question has options",
+            "prompt names hint, but a question has options",
         ),
         (choice(), settings(option="{number}) {text}"), "option names number, but a question has letter, text"),
         (
@@ -101,6 +109,20 @@ def test_equal_options_stay_apart_by_their_letters():
         ),
         (question(1), settings(decoding="likelihood", candidates="options"), "there are none"),
         (question(1), settings(decoding="likelihood", candidates=[]), "there are none"),
+        (
+            question(1),
+            settings(prompt="{question"),
+            r"prompt: '\{question' cannot be read .* a brace that is meant as it is",
+        ),
+        (question(1), settings(prompt="{question} }"), "prompt: .* cannot be read"),
+        (question(1), settings(prompt="{question!r}"), "prompt: .* a field is its name in braces, and nothing more"),
+        (question(1), settings(prompt="{question:>9}"), "nothing more"),
+        (choice(), settings(option="{letter!s}. {text}"), "option: .* nothing more"),
+        (
+            question(1),
+            settings(decoding="likelihood", candidates=["yes", "no", "yes"]),
+            "candidates: yes, no, yes: an answer stands there twice",
+        ),
         (question(1, inline=True, prompt="<image 2>"), settings(), "small q1: <image 2> is asked for, it has 1"),
     ],
 )

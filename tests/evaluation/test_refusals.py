@@ -31,13 +31,24 @@ from tests.evaluation.readers.written import put_lines
             ["benchmarks=[pope]", "change.pope.reader.expected=null", "change.pope.prompt='{qestion}'"],
             "prompt names qestion",
         ),
+        (["benchmarks=[pope]", "change.pope.name=mine"], "change.pope.name: stays; copy conf/benchmark/NAME.yaml"),
+        (
+            ["benchmarks=[pope]", "change.pope.reader.expected=null", "change.pope.split_by=[colour]"],
+            "split_by: question random/0 has no plain 'colour'; its gold data have category, label, question_id",
+        ),
+        (
+            ["benchmarks=[pope]", "change.pope.reader.expected=null", "change.pope.scorer=scienceqa", "change.pope.variants=[llava]"],
+            "has no list under any of options, choices, candidates",
+        ),
+        (["benchmarks=[pope]", "change.pope.reader.expected=null", "decoding=likelihood", "change.pope.candidates=['no','no']"], "an answer stands there twice"),
+        (["benchmarks=[pope]", "change.pope.reader.expected=null", "change.pope.prompt='{question!r}'"], "a field is its name in braces"),
         (["benchmarks=[pope]"], "24 random, but 3,000 are published; this is another version or not the whole"),
         (["benchmarks=[pope]", "part=3/3"], "part=3/3: write i/n with 0 <= i < n"),
         (["benchmarks=[mme]"], "hub data set lmms-lab/MME, its folder data"),
         ([], "nothing is to be scored; give suite=NAME"),
         (["benchmarks=[pope]", "rescore=x.jsonl"], "model and rescore to work on; give one of"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_made(model, data, tmp_path, given, message):
     code, said, told = run(*words(model, data, tmp_path / "out", *given))
     assert (code, said) == (2, ""), told

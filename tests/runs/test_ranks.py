@@ -16,8 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import vlm
+import vlm.build
+import vlm.run
 from tests import hf_folder, prepared
+from tests.evaluation import commands as evaluation
 from tests.prepared import ROOT
 from tests.runs.commands import rows, status
 from vlm.launch import _free_port
@@ -307,6 +309,26 @@ def test_a_profile_and_its_launcher_must_agree(chats, tmp_path):
     assert done.returncode == 2
     assert "make 2 processes, but 3 were launched" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_benchmark_at_validations_has_the_value_of_one_process(chats, tmp_path):
+    """Each rank asks every question; its half of eleven would be another score."""
+    shutil.copytree(chats, tmp_path / "data")
+    evaluation.pope(tmp_path / "data")
+    watched = [
+        "+benchmarks.pope.limit=11",
+        "phase.max_steps=4",
+        "phase.validate_every=4",
+        "phase.save_every=4",
+        "phase.samples=0",
+    ]
+    watched += ["+benchmarks.pope.change={reader: {expected: null}, decoding: likelihood, prompt: '{question}'}"]
+    two, _ = train(tmp_path / "data", tmp_path / "two", *watched, "hardware=cpu_ddp2")
+    places = [f"paths.data={tmp_path / 'data'}", f"paths.runs={tmp_path / 'one'}"]
+    one = Path(vlm.run.train(vlm.build.compose([*MIXED, *watched, *places]))["run"])
+    (wanted,), (found,) = ([row["val/pope"] for row in rows(folder) if "val/pope" in row] for folder in (one, two))
+    assert 0 < wanted < 1
+    assert found == wanted
 
 
 def test_status_tells_what_was_read(chats, alone):

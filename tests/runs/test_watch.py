@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from experiments.command import tell
 from tests.evaluation import commands as evaluation
 from tests.runs.commands import EXPERIMENT, assert_same_weights, rows, status, train
 from vlm import run
 from vlm.build import compose
 from vlm.contracts.errors import ConfigError, InputError
+from vlm.contracts.settings import KeepSettings
 from vlm.evaluation.watch import Watched
 from vlm.training import checkpoint
 
@@ -80,6 +85,48 @@ def test_what_cannot_be_watched_is_refused_before_there_is_a_run(data, tmp_path,
     with pytest.raises((InputError, ConfigError), match=message):
         run.train(compose([*EXPERIMENT, f"paths.data={data}", f"paths.runs={tmp_path}", "phase.max_steps=1", *given]))
     assert not list(tmp_path.glob("purevlm/*/model"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["+benchmarks.pop.limit=5"], "did you mean 'pope'"),
+        (["phase.keep.by=val/pope"], "val/pope is no metric of this run's validations"),
+        (["+benchmarks.pope.limit=5", "+benchmarks.pope.change={promt: x}"], "did you mean 'prompt'"),
+    ],
+)
+def test_a_finished_run_is_asked_for_nothing_that_there_is_not(data, whole, capsys, given, message):
+    words = [word for word in WORDS if not word.startswith("phase.keep.by=val/digit") or given[0][0] == "+"]
+    with pytest.raises((InputError, ConfigError), match=message) as refused:
+        train(data, whole.parents[1], *words, *given)
+    assert tell(refused.value) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_finished_run_says_that_it_never_watched_what_is_named_only_now(data, whole, capsys, caplog):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with caplog.at_level(logging.WARNING):
+        again = train(data, whole.parents[1], *WORDS, "+benchmarks.pope.limit=5")
+    assert (again, capsys.readouterr().out.strip()) == (whole, str(whole))
+    assert "it finished without val/pope; experiments.evaluate scores a finished model" in caplog.text
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_ranks_by_another_metric_choose_no_checkpoint(tmp_path):
+    """A run that went on with another keep.by would else prefer losses to scores, or scores to losses."""
+    state = checkpoint.State(1, {"a": torch.ones(1)}, {}, {}, {}, {}, "frozen", "recipe", False)
+
+    def kept(by: str, step: int, value: float) -> list[int]:
+        writer = checkpoint.Checkpoints(tmp_path, KeepSettings(1, 1, None, by))
+        writer.write(replace(state, step=step), value)
+        writer.wait()
+        writer.close()
+        return [checkpoint.step_of(path) for path in checkpoint.all_of(tmp_path)]
+
+    assert kept("val/loss", 1, 0.1) == [1]
+    assert kept("val/loss", 2, 0.5) == [1, 2]  # the newest, and the best
+    assert kept("val/digit_names", 3, 9.0) == [3]
+    assert kept("val/digit_names", 4, 9.5) == [3, 4]
 
 
 def test_a_finished_run_is_evaluated_into_its_own_folder(data, whole):

@@ -122,10 +122,12 @@ class Answering:
         ] = {}  # pictures -> the row that is being filled, its tokens
         for one in asked:
             try:
-                length = len(self._alternatives([one], views, identities).ids)
+                alone = self._alternatives([one], views, identities)
             except InputError as error:
                 yield Reply(one.id, "", fault=str(error))
                 continue
+            # Beside another question it may share nothing, and each of its answers repeats picture and question.
+            length = len(alone.ids) + (len(one.candidates) - 1) * int((alone.segment == 0).sum())
             pictures = tuple(picture.id for picture in one.pictures)
             group, tokens = begun.get(pictures, ([], BRANCH_TOKENS))
             if tokens + length > BRANCH_TOKENS:  # a picture that very many ask about, such as a grey one

@@ -53,8 +53,9 @@ class Prepared:
 
         Raises: InputError, before anything expensive starts.
         """
+        everything = self.everything
         try:
-            questions = subset(self.everything, limit, seed, self.scorer.whole_groups)
+            questions = subset(everything, limit, seed, self.scorer.whole_groups)
             for question in questions:
                 ask(question, self.settings)
                 self._refuse_gold(question)

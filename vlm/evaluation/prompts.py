@@ -82,8 +82,9 @@ def rotated_gold(reference: Mapping[str, Any], shift: int) -> dict[str, Any]:
     held, texts = reference[key], _texts(reference[key])
     order = [(place + shift) % len(texts) for place in range(len(texts))]
     bare = [re.sub(rf"^{letter}\. ?", "", text) for letter, text in zip(LETTERS, texts, strict=False)]
-    moved = [bare[place] for place in order]
-    if bare != texts:  # options that carry their letters
+    carries = all(text != own for text, own in zip(texts, bare, strict=True))  # one alone may begin so by chance
+    moved = [(bare if carries else texts)[place] for place in order]
+    if carries:
         moved = [f"{letter}. {text}" for letter, text in zip(LETTERS, moved, strict=False)]
     new = dict(zip(held, moved, strict=True)) if isinstance(held, Mapping) else moved
     return {**reference, key: new, "gold": LETTERS[order.index(LETTERS.index(reference["gold"]))]}
@@ -133,9 +134,7 @@ def _filled(form: str, fields: Mapping[str, str], settings: BenchmarkSettings, k
     named = [name for _, name, _, _ in parsed if name is not None]
     unknown = sorted({name for name in named if name not in fields})
     if unknown:
-        raise InputError(
-            f"benchmark {settings.name}: {key} names {', '.join(unknown)}, but a question has {', '.join(sorted(fields))}"
-        )
+        raise InputError(f"{key} names {', '.join(unknown)}, but a question has {', '.join(sorted(fields))}")
     return form.format(**fields)
 
 

@@ -89,6 +89,12 @@ def splits_of(answered: Answered) -> Iterator[tuple[str, list[int]]]:
     """Name and places of the rows: of all, and of each value of the keys in split_by."""
     yield "all", list(range(len(answered.ids)))
     for key in answered.split_by:
+        bare = sum(not isinstance(reference, Mapping) or key not in reference for reference in answered.references)
+        if bare:
+            raise InputError(
+                f"{answered.benchmark}: split_by: the gold data of {bare} questions have no {key!r}; set "
+                f"change.{answered.benchmark}.split_by=[] or name another key"
+            )
         values = [str(reference[key]) for reference in answered.references]
         for value in sorted(set(values)) if len(set(values)) > 1 else ():
             yield f"{key}={value}", [place for place, other in enumerate(values) if other == value]

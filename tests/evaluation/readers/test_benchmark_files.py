@@ -77,7 +77,8 @@ def test_a_benchmark_passes_the_check_and_its_reader_takes_its_keys(name: str) -
 def test_a_benchmark_is_called_as_its_file_and_its_headline_is_its_scorers(settings, name: str) -> None:
     found = scorer(settings[name].scorer)
     assert settings[name].name == name
-    assert settings[name].variants[0] == found.default
+    # MathVista's own rule without a judge does not read the letters that its prompts ask for.
+    assert settings[name].variants[0] == {"mathvista": "closed"}.get(name, found.default)
     assert set(settings[name].variants) <= set(found.cases)
 
 

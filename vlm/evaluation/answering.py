@@ -117,9 +117,8 @@ class Answering:
     ) -> Iterator[Reply]:
         """Answers to questions about the same pictures are branches of one row, as many as it may hold."""
         groups: list[list[Asked]] = []
-        begun: dict[
-            tuple[str, ...], tuple[list[Asked], int]
-        ] = {}  # pictures -> the row that is being filled, its tokens
+        # Pictures -> the row that is being filled, and its tokens.
+        begun: dict[tuple[str, ...], tuple[list[Asked], int]] = {}
         for one in asked:
             try:
                 alone = self._alternatives([one], views, identities)

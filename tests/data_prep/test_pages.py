@@ -50,7 +50,7 @@ def prepared() -> list[str]:
 def other_commands() -> list[tuple[str, str]]:
     """(module, its words)"""
     text = "\n".join(path.read_text("utf-8") for path in [*PAGES, *COMMENTED])
-    found = re.findall(r"python -m data_prep\.(\w+) ([^`#\n]*=[^`#\n]*)", text)
+    found = re.findall(r'python -m data_prep\.(\w+) ([^`#\n"]*=[^`#\n"]*)', text)
     return sorted({(module, words.strip()) for module, words in found if module != "prepare"})
 
 

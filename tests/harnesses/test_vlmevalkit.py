@@ -80,7 +80,7 @@ def test_importing_the_adapter_imports_neither_torch_nor_the_harness(tmp_path: P
 # What its modules import at their top, of all that it lists.
 NEEDED = (
     "datasets", "decord", "imageio", "jieba", "json_repair", "levenshtein", "math-verify", "nltk", "num2words",
-    "openai", "opencv-python-headless", "openpyxl", "pandas", "portalocker", "pylatexenc", "requests", "rouge",
+    "accelerate", "openai", "opencv-python-headless", "openpyxl", "pandas", "portalocker", "pylatexenc", "requests", "rouge",
     "scikit-learn", "sty", "tabulate", "termcolor", "timeout-decorator", "torchvision", "validators", "xlsxwriter",
 )  # fmt: skip
 

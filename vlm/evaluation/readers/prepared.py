@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from vlm.evaluation.readers.rows import check_counts
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _Prepared(ABC):
     """folder: <set>/<split> of a prepared set.   expected: questions."""
 
     folder: str
@@ -30,8 +31,9 @@ class _Prepared:
         check_counts(self.folder, {"questions": len(found)}, self.expected)
         yield from found
 
+    @abstractmethod
     def _of(self, shards: ShardSet, row: int) -> list[Question]:
-        raise NotImplementedError
+        """The questions of one row."""
 
 
 @dataclass(frozen=True)

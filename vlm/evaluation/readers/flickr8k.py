@@ -11,6 +11,7 @@ from vlm.contracts.benchmark import Question
 from vlm.contracts.errors import InputError
 from vlm.evaluation.readers.files import Files
 from vlm.evaluation.readers.parquet import Tables
+from vlm.evaluation.readers.published_tables import PublishedTables
 from vlm.evaluation.readers.rows import check_counts
 
 CAPTIONS = 5  # a picture
@@ -59,23 +60,15 @@ class Flickr8k:
 
 
 @dataclass(frozen=True)
-class Flickr8kHub:
+class Flickr8kHub(PublishedTables):
     """The hub's copy: a parquet row a picture. Rows have no id: it is their place from 0.
 
     tables: a pattern.   expected: pictures, captions.   checksums: table -> sha256.
     """
 
-    folder: str
-    tables: str = "data/test-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
-
     def questions(self) -> Iterator[Question]:
         """Raises: InputError."""
-        paths = Files(self.folder, self.checksums).tables(self.files())
+        paths = self.paths()
         count = len(Tables(paths, COLUMNS))
         check_counts(self.folder, {"pictures": count, "captions": count * CAPTIONS}, self.expected)
         for number, row in enumerate(Tables(paths, COLUMNS, ["image"])):

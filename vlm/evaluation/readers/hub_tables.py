@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from vlm.contracts.benchmark import Question
-from vlm.evaluation.readers.files import Files
 from vlm.evaluation.readers.parquet import Tables
+from vlm.evaluation.readers.published_tables import PublishedTables
 from vlm.evaluation.readers.rows import Ids, Row, check_counts, letter
 
 CHART_TYPES = ("human_test", "augmented_test")
 
 
 @dataclass(frozen=True)
-class Ai2d:
+class Ai2d(PublishedTables):
     """Four options, the right one as the text of its number from 0. Rows have no id: it is their place from 0.
 
     tables: a pattern.   expected: questions.   checksums: table -> sha256.
     """
-
-    folder: str
-    tables: str = "data/test-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
 
     def questions(self) -> Iterator[Question]:
         """Raises: InputError."""
@@ -43,19 +35,11 @@ class Ai2d:
 
 
 @dataclass(frozen=True)
-class ChartQa:
+class ChartQa(PublishedTables):
     """type: human_test, written by people, or augmented_test, made from tables. Rows have no id: it is their place.
 
     tables: a pattern.   expected: questions, human_test, augmented_test.   checksums: table -> sha256.
     """
-
-    folder: str
-    tables: str = "data/test-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
 
     def questions(self) -> Iterator[Question]:
         """Raises: InputError."""
@@ -66,19 +50,13 @@ class ChartQa:
 
 
 @dataclass(frozen=True)
-class DocVqa:
+class DocVqa(PublishedTables):
     """Several right spellings a question; the answers of the test split are not published.
 
     tables: a pattern.   expected: questions.   checksums: table -> sha256.
     """
 
-    folder: str
     tables: str = "DocVQA/validation-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
 
     def questions(self) -> Iterator[Question]:
         """Raises: InputError, also for rows without answers, as the test split has them."""
@@ -90,9 +68,9 @@ class DocVqa:
             yield _question(row, ids.new(row, row.name("questionId")), answers)
 
 
-def _rows(reader: Ai2d | ChartQa | DocVqa, columns: tuple[str, ...], kinds: Any = None) -> Iterator[Row]:
+def _rows(reader: PublishedTables, columns: tuple[str, ...], kinds: Any = None) -> Iterator[Row]:
     """With pictures, after counts. kinds: column -> its values, which are counted too."""
-    paths = Files(reader.folder, reader.checksums).tables(reader.files())
+    paths = reader.paths()
     table = Tables(paths, columns)
     found = {"questions": len(table)}
     for column, values in (kinds or {}).items():

@@ -13,6 +13,7 @@ from vlm.contracts.benchmark import Question
 from vlm.contracts.errors import InputError
 from vlm.evaluation.readers.files import Files, json_rows, json_table
 from vlm.evaluation.readers.parquet import Tables
+from vlm.evaluation.readers.published_tables import PublishedTables
 from vlm.evaluation.readers.rows import Ids, Row, check_counts, letter_named
 
 TYPES = ("OPEN", "CLOSED")
@@ -20,24 +21,16 @@ PMC_COLUMNS = ("Figure_path", "Question", "Answer", "Choice A", "Choice B", "Cho
 
 
 @dataclass(frozen=True)
-class MedicalTable:
+class MedicalTable(PublishedTables):
     """Picture, question and answer in parquet: VQA-RAD and PathVQA. Rows have no id: it is their place from 0.
 
     The table does not say which questions are closed; here those with the answer yes or no are.
     tables: a pattern.   expected: questions, OPEN, CLOSED.   checksums: table -> sha256.
     """
 
-    folder: str
-    tables: str = "data/test-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
-
     def questions(self) -> Iterator[Question]:
         """Raises: InputError."""
-        paths = Files(self.folder, self.checksums).tables(self.files())
+        paths = self.paths()
         kinds = Counter(_kind(row.text("answer")) for row in Tables(paths, ["answer"]))
         found = {"questions": kinds.total(), **{name: kinds[name] for name in TYPES}}
         check_counts(self.folder, found, self.expected)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vlm.contracts.benchmark import Question
 from vlm.contracts.errors import InputError
-from vlm.evaluation.readers.files import Files
 from vlm.evaluation.readers.parquet import Tables
+from vlm.evaluation.readers.published_tables import PublishedTables
 from vlm.evaluation.readers.rows import Ids, check_counts
 
 ASK = " Please answer yes or no."
@@ -17,24 +17,16 @@ COLUMNS = ("question_id", "question", "answer", "category")
 
 
 @dataclass(frozen=True)
-class Mme:
+class Mme(PublishedTables):
     """tables: a pattern. The field `asked` is the question without its last sentence.
 
     The two questions of a pair share their published id, so an id is "existence/x.png/0".
     expected: questions, or a category -> its questions.   checksums: table -> sha256.
     """
 
-    folder: str
-    tables: str = "data/test-*.parquet"
-    expected: dict[str, int] | None = None
-    checksums: dict[str, str] = field(default_factory=dict)
-
-    def files(self) -> list[str]:
-        return Files(self.folder).matching(self.tables)
-
     def questions(self) -> Iterator[Question]:
         """Raises: InputError, also for a picture that has not one question with yes and one with no."""
-        paths = Files(self.folder, self.checksums).tables(self.files())
+        paths = self.paths()
         self._check(Tables(paths, COLUMNS))
         ids, asked = Ids(), Counter[tuple[str, str]]()
         for row in Tables(paths, COLUMNS, ["image"]):

@@ -1,11 +1,13 @@
-"""Text files that appear whole or not at all."""
+"""Text files that appear whole or not at all, and what JSON can hold of numbers."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vlm.contracts.errors import RunError
 
@@ -33,3 +35,13 @@ def write_whole(path: Path, pieces: Iterable[str], remedy: str = REMEDY) -> None
     finally:
         with suppress(OSError):  # nothing to clear up, or a fault that is told already
             aside.unlink(missing_ok=True)
+
+
+def finite(content: Any) -> Any:
+    """The same with numbers that JSON does not know as null, and tensors and NumPy scalars as plain numbers."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    content = content.item() if hasattr(content, "item") else content
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlm.contracts.benchmark import Measure, Reply, Scored, Scorer
 from vlm.contracts.errors import InputError
+from vlm.contracts.writing import finite
 from vlm.evaluation.bias import bias_of
 from vlm.evaluation.conditions import SEEN
 from vlm.evaluation.intervals import Resamples, percentile_interval, wilson
@@ -267,12 +268,3 @@ def _warnings(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"only {entry['groups']} independent groups: intervals are too narrow, most of all near the ends"
     bias = details["bias"]
     yield from (bias or {}).get("flags", ())
-
-
-def finite(content: Any) -> Any:
-    """The same with undefined figures as null, and tuples as lists, as JSON has them."""
-    if isinstance(content, Mapping):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

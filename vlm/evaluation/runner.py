@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from vlm.contracts.benchmark import Picture, Question, Reader, Reply
 from vlm.contracts.errors import InputError
+from vlm.contracts.writing import finite
 from vlm.evaluation.conditions import SEEN, Blank, other_pictures, shuffled
 from vlm.evaluation.contamination import Training
 from vlm.evaluation.prepared import Prepared
@@ -28,7 +29,7 @@ from vlm.evaluation.records import (
     write_predictions,
     write_questions,
 )
-from vlm.evaluation.results import finite, headline, results
+from vlm.evaluation.results import headline, results
 from vlm.evaluation.sheets import Sheet
 from vlm.evaluation.subset import share, subset
 from vlm.evaluation.thumbnails import thumbnail

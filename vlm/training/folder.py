@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 import shlex
 import shutil
@@ -19,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from vlm.contracts.errors import InputError
-from vlm.contracts.writing import write_whole
+from vlm.contracts.writing import finite, write_whole
 
 NOT_IDENTITY = ("paths", "logging", "benchmarks")  # where a run lies and how it is watched do not change what it is
 WATCHED = "by"  # key of phase.keep: which checkpoints stay, not what training does
@@ -80,16 +79,6 @@ def _identity(source: str | None) -> str | None:
 def write_json(path: Path, content: Any) -> None:
     """Replace the file in one step, so that a reader or a crash never sees half of it. NaN becomes null. Raises: RunError."""
     write_whole(path, [json.dumps(finite(content), indent=1, default=str)])
-
-
-def finite(content: Any) -> Any:
-    """The same with numbers that JSON does not know as null, and tensors and NumPy scalars as plain numbers."""
-    if isinstance(content, Mapping):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    content = content.item() if hasattr(content, "item") else content
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 class RunFolder:

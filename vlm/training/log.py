@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.contracts.settings import LoggingSettings
-from vlm.contracts.writing import write_whole
-from vlm.training.folder import finite
+from vlm.contracts.writing import finite, write_whole
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_TORCH_ARGS ?=
 EXPERIMENT ?=
+PIPELINE ?=
 SOURCE ?=
 RUN ?=
 RUNS ?= runs
@@ -14,7 +15,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify sft evaluate suite-data report clean
+.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify contrastive alignment sft dpo pipeline evaluate suite-data report clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +26,7 @@ help: ## this list
 
 setup: $(INSTALLED) ## a virtual environment with the pinned libraries
 
-quickstart: $(INSTALLED) ## the main job on real small data: prepare, sweep, report
+quickstart: $(INSTALLED) ## the main job on real small data: four phases with their scores, two small systems, report
 	@$(PY) -m experiments.quickstart $(ARGS)
 
 test: $(INSTALLED) ## lint, types and tests, with the seconds of each
@@ -52,8 +53,20 @@ img2dataset: .venv-img2dataset/.installed ## what fetches lists of links (CC3M, 
 verify: need-SOURCE $(INSTALLED) ## check a prepared set again, every byte: SOURCE=mnist
 	@$(PY) -m data_prep.verify dir=$${VLM_DATA:-data}/$(SOURCE) $(ARGS)
 
+contrastive: need-EXPERIMENT $(INSTALLED) ## pretraining of an encoder: EXPERIMENT=keural_nano_contrastive [ARGS="key=value"]
+	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=contrastive $(ARGS)
+
+alignment: need-EXPERIMENT $(INSTALLED) ## connecting it to a language model: EXPERIMENT=NAME [ARGS="weights.encoder=RUN"]
+	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=alignment $(ARGS)
+
 sft: need-EXPERIMENT $(INSTALLED) ## supervised fine-tuning: EXPERIMENT=purevlm [ARGS="key=value"]
 	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=sft $(ARGS)
+
+dpo: need-EXPERIMENT $(INSTALLED) ## preference tuning: EXPERIMENT=NAME [ARGS="init_from=RUN"]
+	@$(PY) -m experiments.train experiment=$(EXPERIMENT) phase=dpo $(ARGS)
+
+pipeline: need-PIPELINE $(INSTALLED) ## all phases in order, then scores: PIPELINE=keural_nano [ARGS="seed=1"]
+	@$(PY) -m experiments.pipeline pipeline=$(PIPELINE) $(ARGS)
 
 evaluate: need-RUN $(INSTALLED) ## scores beside trivial baselines: RUN=runs/NAME/ID [SUITE=small] [ARGS="limit=200"]
 	@$(PY) -m experiments.evaluate model=$(RUN) suite=$(SUITE) $(ARGS)

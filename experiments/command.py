@@ -17,7 +17,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import Container, DictConfig, OmegaConf
 
-from vlm.build import COMMAND_LINE, Composed, compose, composer
+from vlm.build import COMMAND_LINE, SHADOWS, Composed, compose, composer
 from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
@@ -148,7 +148,7 @@ class _Command:
         return 0
 
     def _job(self) -> Any:
-        overrides = [line.removeprefix("++") for line in HydraConfig.get().overrides.task]
+        overrides = [line.removeprefix("++").removeprefix(SHADOWS) for line in HydraConfig.get().overrides.task]
         try:
             return self._value(compose(overrides, self.root, self.schema))
         except Exception as error:

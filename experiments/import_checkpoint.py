@@ -2,6 +2,7 @@
 
 python -m experiments.import_checkpoint format=purevlm path=model.npz out=models/purevlm
 python -m experiments.import_checkpoint format=supravl_nano path=FOLDER out=models/supravl_nano
+python -m experiments.import_checkpoint format=keural path=FOLDER base=MISTRAL_FOLDER out=models/keural
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from vlm.contracts.settings import ImportConfig
 
 @entry("import_checkpoint", ImportConfig)
 def main(composed: Composed) -> None:
-    config, out = composed.config, Path(composed.config["out"])
-    if out.exists():
+    given = {key: composed.config[key] for key in ("format", "path", "base", "encoder", "quantize")}
+    if (out := Path(composed.config["out"])).exists():
         raise InputError(f"out: {out} exists already; name a new folder, so that nothing is overwritten")
-    from vlm.library import import_checkpoint  # torch is loaded once the command has passed its check
+    from vlm.importing import import_checkpoint  # torch is loaded once the command has passed its check
     from vlm.training.weights import save_model
 
-    save_model(import_checkpoint(config["format"], config["path"]), out)
+    save_model(import_checkpoint(**given), out)
     print(out)
 
 

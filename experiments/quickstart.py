@@ -1,4 +1,4 @@
-"""The main job on real small data: fetch and prepare, a sweep of training runs, one report.
+"""The main job on real small data: a pipeline of four phases with its scores, two small systems, one report.
 
 Every step is an ordinary command, printed before it runs, and finds again what it has finished: the same call goes on
 after a stop, and takes seconds when all is done.
@@ -6,39 +6,40 @@ after a stop, and takes seconds when all is done.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import os
-import shlex
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import yaml
 
 from data_prep.reading.packages import fetch
 from data_prep.settings import Package
-from experiments.ledger import Ledger
+from experiments.steps import PYTHON, Failed, Steps, say
 from vlm.contracts.errors import InputError
 from vlm.contracts.places import config_dir
+from vlm.training.stopping import STOPPED
 
-STOPPED = 75
 DATA = Path(os.environ.get("VLM_DATA", "data"))
 RUNS = Path(os.environ.get("VLM_RUNS", "runs")) / "quickstart"
-PYTHON = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+PIPELINE = "keural_nano"
+QUESTION = "what color is the shape?"  # as easy-VQA's own
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A set that a system can learn from here. part: of its packages.   keys: of the run, so that it takes minutes."""
+    """A set that can be learned from here. part: of its packages.   keys: of the run, so that it takes minutes.
+
+    overrides: of its preparation.   chain: of the pipeline, where this set takes another's place in it.
+    """
 
     source: str
     part: str
     keys: tuple[str, ...]
     overrides: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
 
 
 # Higher than the recipe's 3e-4, which is meant for 7,035 steps.
@@ -51,22 +52,17 @@ DIGITS = (
 )
 CAPTIONS = (
     Choice("captions_small", "emoji", ("phase.max_steps=400", "phase.validate_every=100", *RATES), ("parts=[emoji]",)),
-    Choice("easy_vqa_captions", "data", ("phase.max_steps=400", "phase.validate_every=100", *RATES)),
+    Choice(
+        "easy_vqa_captions",
+        "data",
+        ("phase.max_steps=400", "phase.validate_every=100", *RATES),
+        chain=("change.contrastive.data=easy_vqa_positions",),
+    ),
 )
 
 
-class Failed(Exception):
-    """A step that ended with another exit code than 0. code: its own."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-class Quickstart:
+class Quickstart(Steps):
     """The steps, with the seconds of each."""
-
-    def __init__(self) -> None:
-        self.ledger = Ledger()
 
     def data(self, choices: tuple[Choice, ...]) -> Choice:
         """Fetches and prepares the first set that can be had. Raises: InputError with the reason if none can."""
@@ -91,75 +87,47 @@ class Quickstart:
             return choice
         raise AssertionError("a system without a set")
 
-    def step(self, name: str, module: str, *words: str) -> None:
-        """One command. Raises: Failed if it fails, KeyboardInterrupt once it has stopped on request."""
-        say(f"\n== {name}\n{shlex.join([PYTHON, '-m', module, *words])}")
-        with self.ledger.part(name) as notes:
-            code = run([sys.executable, "-m", module, *words])
-            if code:
-                notes.append(f"exit code {code}")
-        if code == STOPPED:
-            raise KeyboardInterrupt
-        if code:
-            raise Failed(code)
-
-
-def run(command: list[str]) -> int:
-    """The exit code of a command that gets each of our signals once, also when a terminal sends them to everybody."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.killpg(process.pid, number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 
 def train(quickstart: Quickstart, digits: Choice, captions: Choice) -> list[str]:
-    """Both systems; one that fails does not keep the other from running. Returns: what failed."""
+    """Pipeline and systems; one that fails does not keep the others from running. Returns: what failed."""
     places = [f"paths.data={DATA}", f"paths.runs={RUNS}"]
-    jobs = min(cores(), 4)
-    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
-    sweep = ["-m", "experiment=purevlm", f"data={digits.source}", "llm.attention=tensor,dot", "seed=0,1", *digits.keys]
-    single = ["experiment=supravl_nano", f"data={captions.source}", *captions.keys]
     commands = {
-        "train: purevlm, 2 attentions x 2 seeds": [*sweep, "hardware.threads=1", *launcher, *places],
-        "train: supravl_nano": [*single, *places],
+        f"pipeline: {PIPELINE}": ("pipeline", [f"pipeline={PIPELINE}", *captions.chain]),
+        "train: purevlm": ("train", ["experiment=purevlm", f"data={digits.source}", *digits.keys]),
+        "train: supravl_nano": ("train", ["experiment=supravl_nano", f"data={captions.source}", *captions.keys]),
     }
     failed = []
-    for name, words in commands.items():
+    for name, (module, words) in commands.items():
         try:
-            quickstart.step(name, "experiments.train", *words)
+            quickstart.step(name, f"experiments.{module}", *words, *places)
         except Failed as failure:
             failed.append(f"{name} (exit code {failure.code})")
     return failed
 
 
 def next_steps(captions: Choice) -> str:
-    """Three commands to go on with."""
-    run = next((status.parent for status in sorted(RUNS.glob("supravl_nano/*/status.json"))), RUNS / "supravl_nano")
+    """Four commands to go on with."""
+    run = last_run()
     picture = next(iter(sorted((run / "samples").glob("*.png"))), run / "samples" / "0000.png")
     change = f"experiment=supravl_nano data={captions.source} encoder=vit_nano {' '.join(captions.keys)}"
+    again = f"pipeline={PIPELINE} paths.runs={RUNS} {' '.join([*captions.chain, 'change.sft.phase.max_steps=110'])}"
     return "\n".join([
         "Next:",
-        f"  1. look at {RUNS / 'report.html'} in a browser",
-        f"  2. ask the model:    {PYTHON} -m experiments.generate model={run} image={picture}",
-        f"  3. swap the encoder: {PYTHON} -m experiments.train {change}",
+        f"  1. look at {RUNS / 'report.html'} and {run / 'evaluation' / 'results.html'} in a browser",
+        f'  2. ask the model:    {PYTHON} -m experiments.generate model={run} image={picture} prompt="{QUESTION}"',
+        f"  3. change a phase:   {PYTHON} -m experiments.pipeline {again}",
+        "                       (it and those behind it are trained again, those before it are not)",
+        f"  4. swap the encoder: {PYTHON} -m experiments.train {change}",
         "Your own pictures and captions: see README.md.",
     ])  # fmt: skip
+
+
+def last_run() -> Path:
+    """Of the pipeline's last phase, by the newest record that has one."""
+    records = sorted((RUNS / "pipelines").glob(f"{PIPELINE}-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not records:
+        return RUNS / PIPELINE
+    return Path(list(json.loads(records[-1].read_text(encoding="utf-8"))["phases"].values())[-1]["run"])
 
 
 def main() -> int:
@@ -177,7 +145,7 @@ def main() -> int:
         return 2
     except Failed as failure:
         say(f"\n{quickstart.ledger}\nthis step failed; downloads, prepared data and finished runs are kept")
-        return failure.code
+        return max(1, failure.code)  # a signal is no exit code
     say(f"\nData: {digits.source}, {captions.source}. Seconds:\n{quickstart.ledger}")
     if failed:
         say(f"failed: {'; '.join(failed)}. Finished runs are kept in {RUNS}; the same command runs what is missing")

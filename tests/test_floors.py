@@ -26,7 +26,7 @@ PLACES = {
     "omegaconf": ("vlm.build", "experiments", "data_prep.prepare"),
     "lightning": ("vlm.training", "vlm.phases", "vlm.job"),
     "transformers": (
-        "vlm.models.llms", "vlm.models.encoders.hf_vision", "vlm.models.hf_model", "vlm.models.generation",
+        "vlm.models.llms", "vlm.models.encoders.hf_vision", "vlm.models.hf_text", "vlm.models.hf_model", "vlm.models.generation",
         "vlm.data.tokens", "vlm.interop",
     ),
     "torch": ("vlm", "experiments"),

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from data_prep.reading.packages import Fetched
 from data_prep.rows import SourceFile
-from experiments import quickstart
+from experiments import quickstart, steps
 from experiments.ledger import Ledger
 from vlm.contracts.errors import InputError
+from vlm.contracts.pipeline import PipelineConfig
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def commands(monkeypatch, tmp_path):
     ran: list[str] = []
     answers: dict[str, int] = {}
 
-    def run(command: list[str]) -> int:
+    def run(command: list[str], stdout=None, environment=None) -> int:
         ran.append(" ".join(command[2:]))
         return next((code for word, code in answers.items() if word in ran[-1]), 0)
 
@@ -34,7 +30,7 @@ def commands(monkeypatch, tmp_path):
             raise InputError(f"{package.client} is missing; install it")
         return Fetched(tmp_path / "file", SourceFile("file", 2_000_000, "0"), 1.5)
 
-    monkeypatch.setattr(quickstart, "run", run)
+    monkeypatch.setattr(steps, "run", run)
     monkeypatch.setattr(quickstart, "fetch", fetch)
     monkeypatch.setattr(quickstart, "DATA", tmp_path / "data")
     monkeypatch.setattr(quickstart, "RUNS", tmp_path / "runs")
@@ -45,9 +41,11 @@ def test_it_prepares_trains_and_reports_in_that_order(commands):
     ran, _ = commands
     assert quickstart.main() == 0
     assert [line.split()[0] for line in ran] == [
-        "data_prep.prepare", "data_prep.prepare", "experiments.train", "experiments.train", "experiments.report",
+        "data_prep.prepare", "data_prep.prepare", "experiments.pipeline", "experiments.train", "experiments.train",
+        "experiments.report",
     ]  # fmt: skip
-    assert "-m experiment=purevlm data=mnist llm.attention=tensor,dot seed=0,1 phase.epochs=3" in ran[2]
+    assert ran[2].startswith("experiments.pipeline pipeline=keural_nano paths.data=")
+    assert ran[3].startswith("experiments.train experiment=purevlm data=mnist phase.epochs=3")
 
 
 def test_a_set_that_is_prepared_is_not_fetched_again(commands, tmp_path):
@@ -58,15 +56,16 @@ def test_a_set_that_is_prepared_is_not_fetched_again(commands, tmp_path):
         (tmp_path / "data" / split / "manifest.json").touch()
     assert quickstart.main() == 0
     assert not [line for line in ran if line.startswith("data_prep")]
-    assert "data=mnist" in ran[0]
+    assert "data=mnist" in ran[1]
 
 
-def test_without_npm_the_sweep_runs_on_what_pip_gives_and_says_so(commands, capsys):
+def test_without_npm_everything_runs_on_what_pip_gives_and_says_so(commands, capsys):
     ran, answers = commands
     answers["npm client"] = 2
     assert quickstart.main() == 0
-    assert "data=digits_small" in ran[2]
-    assert "data=easy_vqa_captions" in ran[3]
+    assert "change.contrastive.data=easy_vqa_positions" in ran[2]
+    assert "data=digits_small" in ran[3]
+    assert "data=easy_vqa_captions" in ran[4]
     told = capsys.readouterr().err
     assert "npm is missing; install it" in told
     assert "Data: digits_small, easy_vqa_captions" in told
@@ -80,19 +79,19 @@ def test_without_any_client_nothing_is_started(commands, capsys):
     assert "pip is missing" in capsys.readouterr().err
 
 
-def test_a_failed_system_keeps_neither_the_other_nor_the_report_from_running(commands, capsys):
+def test_a_failed_pipeline_keeps_neither_the_systems_nor_the_report_from_running(commands, capsys):
     ran, answers = commands
-    answers["experiment=purevlm"] = 1
+    answers["pipeline=keural_nano"] = 1
     assert quickstart.main() == 1
-    assert [line.split()[0] for line in ran[2:]] == ["experiments.train", "experiments.train", "experiments.report"]
+    assert [line.split()[0] for line in ran[3:]] == ["experiments.train", "experiments.train", "experiments.report"]
     assert "Finished runs are kept" in capsys.readouterr().err
 
 
 def test_a_stop_ends_it_with_the_code_for_going_on(commands, capsys):
     ran, answers = commands
-    answers["experiment=purevlm"] = 75
+    answers["pipeline=keural_nano"] = 75
     assert quickstart.main() == 75
-    assert ran[-1].startswith("experiments.train -m")
+    assert ran[-1].startswith("experiments.pipeline")
     assert "the same command goes on" in capsys.readouterr().err
 
 
@@ -108,33 +107,7 @@ def test_its_keys_exist_and_its_sets_have_a_split_to_watch():
         for choice in choices:
             config = compose([f"experiment={experiment}", f"data={choice.source}", *choice.keys]).config
             assert config["data"]["validate"]
-
-
-def test_a_signal_reaches_the_command_once(tmp_path):
-    """In a group of its own, or a terminal's Ctrl-C would reach it twice: from the terminal and forwarded."""
-    counts, ready = tmp_path / "signals.json", tmp_path / "ready"
-    child = (
-        "import json, pathlib, signal, sys, time\n"
-        "seen = []\n"
-        "signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))\n"
-        f"pathlib.Path({str(ready)!r}).touch()\n"
-        "end = time.monotonic() + 20\n"
-        "while not seen and time.monotonic() < end: time.sleep(0.02)\n"
-        "time.sleep(0.3)\n"
-        f"pathlib.Path({str(counts)!r}).write_text(json.dumps(len(seen)))\n"
-        "sys.exit(75)\n"
-    )
-
-    def interrupt() -> None:
-        while not ready.exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    code = quickstart.run([sys.executable, "-c", child])
-    thread.join()
-    assert (code, json.loads(counts.read_text())) == (75, 1)
+            compose([f"pipeline={quickstart.PIPELINE}", *choice.chain], "pipeline", PipelineConfig)
 
 
 def test_a_ledger_measures_a_part_that_fails_too():
@@ -154,9 +127,11 @@ def test_a_ledger_measures_a_part_that_fails_too():
 
 def test_next_steps_name_the_run_that_was_made(monkeypatch, tmp_path):
     monkeypatch.setattr(quickstart, "RUNS", tmp_path)
-    run = tmp_path / "supravl_nano" / "0123456789ab"
+    run = tmp_path / "keural_nano_dpo" / "0123456789ab"
     (run / "samples").mkdir(parents=True)
-    (run / "status.json").touch()
     (run / "samples" / "0000.png").touch()
+    (tmp_path / "pipelines").mkdir()
+    record = {"phases": {"sft": {"run": "other"}, "dpo": {"run": str(run)}}}
+    (tmp_path / "pipelines" / "keural_nano-0123456789ab.json").write_text(json.dumps(record))
     told = quickstart.next_steps(quickstart.CAPTIONS[0])
     assert f"model={run} image={Path(run, 'samples', '0000.png')}" in told

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlm.data.images import image_batches
     from vlm.evaluation.score import score_answer
-    from vlm.library import build_model, generate, import_checkpoint, load_model, logits, parameter_report
+    from vlm.importing import import_checkpoint
+    from vlm.library import build_model, generate, load_model, logits, parameter_report
 
 __version__ = "0.1.0"
 __all__ = [
     "build_model", "generate", "image_batches", "import_checkpoint", "load_model", "logits", "parameter_report", "score_answer",
 ]  # fmt: skip
-PLACES = {"image_batches": "vlm.data.images", "score_answer": "vlm.evaluation.score"}  # need no model, and no torch to start
+PLACES = {  # those that are not in vlm.library; the first two need no model, and no torch to start
+    "image_batches": "vlm.data.images",
+    "score_answer": "vlm.evaluation.score",
+    "import_checkpoint": "vlm.importing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,9 @@ from vlm.wording import no_choice
 if TYPE_CHECKING:
     from vlm.evaluation.prepared import Prepared
 
-TOLD = ("prompt", "option", "decoding", "candidates", "normalise", "max_new_tokens")  # that titles tell if changed
+TOLD = (  # that titles tell if changed
+    "prompt", "option", "decoding", "candidates", "normalise", "max_new_tokens", "temperature", "draws",
+)  # fmt: skip
 
 
 def benchmark_settings(name: str, change: Mapping[str, Any]) -> BenchmarkSettings:

@@ -31,6 +31,7 @@ from vlm.wording import field_types, join, nearest, no_choice, shown, unknown
 
 COMMAND_LINE = "command line"
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # what composing files may raise
+SHADOWS = "__"  # before a key that has the name of another command's group: Hydra takes it for a choice of that group
 FULLY_CHECKED = 256  # jobs of a sweep that are composed one by one before it starts; of more, single values are
 
 
@@ -81,12 +82,16 @@ class Base:
 
 @dataclass
 class Line:
-    """One override.   options: the choices if it chooses a file of a group.   for_hydra: it only concerns Hydra."""
+    """One override.   options: the choices if it chooses a file of a group.   for_hydra: it only concerns Hydra.
+
+    shadows: it sets a value, but there is a group of that name.
+    """
 
     text: str
     override: Override
     options: list[str]
     for_hydra: bool
+    shadows: bool
 
     @property
     def key(self) -> str:
@@ -98,7 +103,9 @@ class Line:
 
     def forced(self) -> str:
         """As Hydra takes it without an opinion on the key: the check has that opinion."""
-        return f"++{self.text.lstrip('+')}" if self.sets_value and not self.override.is_delete() else self.text
+        if not self.sets_value or self.override.is_delete():
+            return self.text
+        return f"++{SHADOWS if self.shadows else ''}{self.text.lstrip('+')}"
 
     def problem(self, message: str) -> Problem:
         return Problem(self.key, message, COMMAND_LINE)
@@ -133,6 +140,7 @@ class Composer:
         except COMPOSING as error:
             return Composed({}, {}, overrides), [*problems, *self._culprits(chosen, error)]
         self.config = base.config.copy()
+        problems += [line.problem(message) for line in lines for message in self._left_out(line)]
         values = [line for line in lines if line.sets_value and not line.override.is_sweep_override()]
         problems += [line.problem(message) for line in values for message in self._set(line)]
         unresolved = [Problem(key, message) for key, message in _unresolved(self.config)]
@@ -213,7 +221,9 @@ class Composer:
         key = override.key_or_group
         is_mapping = not override.is_sweep_override() and isinstance(override.value(), dict)
         options = [] if is_mapping else sorted(self.loader.get_group_options(key))
-        return Line(text, override, options, key.split(".")[0].split("/")[0] == "hydra")
+        shadows = bool(options) and key in self.fields and key not in self.defaults
+        options = [] if shadows else options
+        return Line(text, override, options, key.split(".")[0].split("/")[0] == "hydra", shadows)
 
     def jobs(self, overrides: list[str]) -> tuple[list[list[str]], list[Problem]]:
         """The jobs of a sweep, as lists of overrides; of very many a choice that holds each single value."""
@@ -285,6 +295,12 @@ class Composer:
                 if text in self.lines and problem.file == config_dir().name:  # Hydra blames no file
                     found.append(self.lines[text].problem(problem.message))
         return found or [file_problem(error, config_dir())]
+
+    def _left_out(self, line: Line) -> Iterator[str]:
+        """A part that is chosen, or a key of it that is set, for a model that does not have it."""
+        top = line.key.split(".")[0]
+        if top in self.defaults and top in self.fields and self.config.get(top, "") is None and not self.leaves_empty(line):
+            yield f"model={OmegaConf.select(self.config, 'model._target_', default='?').rpartition('.')[2]} has no {top}"
 
     def _set(self, line: Line) -> list[str]:
         """Set or delete one value, whether a schema knows the key or not; the check says what is wrong with it."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlm.contracts.errors import InputError, Problem
-from vlm.contracts.parts import ATTACHED, PARTS
+from vlm.contracts.parts import ADAPTER, ATTACHED, PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data.plan import micro_batch_of
 from vlm.origins import under
@@ -48,7 +48,7 @@ def _nodes(schema: Any, config: Mapping[str, Any], at: str = "") -> Iterator[tup
     """Every node that a schema leaves to the class behind its `_target_`."""
     for name, annotation in field_types(schema).items():
         value = config.get(name)
-        if isinstance(value, dict) and annotation == dict[str, Any]:
+        if isinstance(value, dict) and dict[str, Any] in members(annotation):
             yield join(at, name), value
         elif isinstance(value, dict):
             for record in filter(dataclasses.is_dataclass, members(annotation)):
@@ -66,7 +66,7 @@ def _node(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
     except SignatureError as error:
         yield Problem(f"{key}._target_", str(error))
         return
-    wired = WIRED.get(key, frozenset())
+    wired = frozenset({"config", *signature.nodes}) if key == "model" else WIRED.get(key, frozenset())
     if alien := sorted(wired - signature.parameters.keys()):
         yield Problem(f"{key}._target_", f"{target} does not take {', '.join(alien)}, so it is no {key}")
         return
@@ -101,14 +101,22 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
     def sound(*keys: str) -> bool:
         return all(_has(config, key) for key in keys) and not any(under(bad, keys) for bad in wrong)
 
-    nodes = [*PARTS, *(f"{part}.{name}" for part, names in ATTACHED.items() for name in names)]
+    if not sound("model"):
+        return
+    model = read(config["model"]["_target_"])
+    missing = [name for name in model.nodes if config.get(name) is None]
+    yield from (Problem(name, f"missing, but the model asks for it; choose one with {name}=NAME") for name in missing)
+    if missing:
+        return
+    nodes = [*model.nodes, *(f"{part}.{name}" for part in model.nodes for name in ATTACHED.get(part, ()))]
     yield from chain(config, [node for node in nodes if not sound(node)])[1]
+    parts = _with_adapters(config, model.parts)
     if sound("name") and not re.fullmatch(r"\w[\w.-]*", str(config["name"]), re.ASCII):
         yield Problem("name", f"{config['name']!r} must be one plain folder name: letters, digits, dots, - and _")
     if sound("resume", "init_from") and config["resume"] and config["init_from"]:
         yield Problem("resume", "a run is gone on from (resume) or started from another's parts (init_from), not both")
     if sound("weights"):
-        yield from _part_names("weights", config["weights"])
+        yield from _part_names("weights", config["weights"], parts)
     if sound("data.train") and not any(config["data"]["train"].values()):
         yield Problem("data.train", "no training set is left; name one, for example data=mnist")
     for use in ("train", "validate", "test"):
@@ -120,17 +128,30 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
     phase = config.get("phase")
     if not isinstance(phase, dict):
         return
+    if sound("phase._target_"):
+        needed = [name for name in read(phase["_target_"]).nodes if name not in model.nodes]
+        for name in needed:
+            message = f"it trains models with the part {name}, and this one has {', '.join(model.nodes)}"
+            yield Problem("phase", f"{message}; choose another phase=NAME or model=NAME")
+        given = {name for name in model.nodes if config["init_from"] or config["weights"].get(name)}
+        for name in read(phase["_target_"]).begins:
+            if name in model.nodes and name not in given and "path" not in config[name]:
+                message = f"this phase starts from a tuned {name}, and nothing gives one; add init_from=RUN of an sft phase"
+                yield Problem("init_from", message)
     if sound("phase.max_steps", "phase.epochs") and phase["max_steps"] is None and phase["epochs"] is None:
         yield Problem("phase.max_steps", "neither phase.max_steps nor phase.epochs is given; set one")
     if sound("phase.global_batch", "hardware"):
         yield from _hardware(phase["global_batch"], config["hardware"])
+    if sound("phase.trainable", "llm") and (config["llm"] or {}).get("quantize") and phase["trainable"].get("llm"):
+        message = "its weights are quantized and cannot train; set it to null, and train an adapter in its place"
+        yield Problem("phase.trainable.llm", message)
     if sound("phase.trainable"):
-        yield from _rates("phase.trainable", phase["trainable"])
+        yield from _rates("phase.trainable", phase["trainable"], parts)
         if not any(_has_rate(branch) for branch in phase["trainable"].values()):
             yield Problem("phase.trainable", "nothing would train; give a part a rate, for example {connector: 1.0e-3}")
-    if sound("phase.aux", *PARTS):
-        reported = [name for part in PARTS for name in read(config[part]["_target_"]).reports]
-        for name, weight in phase["aux"].items():
+    if sound("phase.aux", *model.nodes):
+        reported = [name for part in model.nodes for name in read(config[part]["_target_"]).reports]
+        for name, weight in phase.get("aux", {}).items():
             if weight is not None and name not in reported:
                 near = did_you_mean(name, reported)
                 message = (
@@ -138,7 +159,7 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
                 )
                 yield Problem(f"phase.aux.{name}", message)
     if sound("phase.optimizer.clip_each"):
-        yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"])
+        yield from _part_names("phase.optimizer.clip_each", phase["optimizer"]["clip_each"], parts)
 
 
 def _sets(key: str, uses: Mapping[str, Any], shares: bool) -> Iterator[Problem]:
@@ -183,19 +204,28 @@ def _has(config: Any, key: str) -> bool:
     return True
 
 
-def _part_names(key: str, node: Mapping[str, Any]) -> Iterator[Problem]:
-    for name in node:
-        if name not in PARTS:
-            yield Problem(join(key, name), unknown(str(name), PARTS))
+def _with_adapters(config: Mapping[str, Any], parts: Sequence[str]) -> tuple[str, ...]:
+    """The parts that rates and weights may be given for."""
+    llm = config.get("llm")
+    return (*parts, ADAPTER) if isinstance(llm, Mapping) and llm.get("adapters") else tuple(parts)
 
 
-def _rates(key: str, tree: Mapping[Any, Any], top: bool = True) -> Iterator[Problem]:
+def _part_names(key: str, node: Mapping[str, Any], parts: Sequence[str]) -> Iterator[Problem]:
+    """A null is a part's default taken back, also where the model does not have that part."""
+    for name, value in node.items():
+        if name == ADAPTER and name not in parts and value is not None:
+            yield Problem(join(key, name), "this model has no adapters; choose them with adapter=NAME")
+        elif name not in parts and not (value is None and name in PARTS):
+            yield Problem(join(key, name), unknown(str(name), parts))
+
+
+def _rates(key: str, tree: Mapping[Any, Any], parts: Sequence[str] | None = None) -> Iterator[Problem]:
     """A tree of rates: a part's name, then names of modules inside it; null freezes."""
-    if top:
-        yield from _part_names(key, tree)
+    if parts is not None:
+        yield from _part_names(key, tree, parts)
     for name, branch in tree.items():
         if isinstance(branch, Mapping):
-            yield from _rates(join(key, name), branch, top=False)
+            yield from _rates(join(key, name), branch)
         elif branch is not None and not _is_rate(branch):
             message = "it must be a rate > 0, null (frozen), or a mapping from names inside it to rates"
             yield Problem(join(key, name), f"{shown(branch)} is given, but {message}")

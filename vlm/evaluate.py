@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from vlm.benchmarks import benchmark_settings, prepared_benchmark
 from vlm.build import Composed
-from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.errors import InputError, Mismatch, RunError
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import EvaluateConfig
 from vlm.contracts.vision import FixedCount
@@ -35,10 +35,8 @@ from vlm.training.log import WandbMirror
 from vlm.training.stopping import STOPPED
 
 if TYPE_CHECKING:
-    from vlm.evaluation.answering import Answering
     from vlm.evaluation.recognised import Recognised
     from vlm.interop.harness_results import Prediction
-    from vlm.models.vlm import VLM
 
 log = logging.getLogger(__name__)
 WAYS = ("model", "rescore", "compare")
@@ -116,7 +114,9 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
     model = model_folder(str(config.model))
     out = Path(config.out) if config.out else _beside(model) / "evaluation"
     part, parts = _part(config.part)
-    inline, note = _template(model)
+    speaks, inline, note = _language(model)
+    if not speaks and config.ocr != "none":
+        raise InputError("ocr: text stands in a prompt, and this model reads none: it compares pictures with texts")
     asking = Asking(
         model=str(config.model),
         weights=weights_fingerprint(model),
@@ -125,6 +125,7 @@ def _model(composed: Composed, config: EvaluateConfig) -> None:
         seed=config.seed,
         shifts=config.shifts,
         token_budget=config.token_budget,
+        speaks=speaks,
         inline=inline,
         note=note,
         recognised=None if config.ocr == "none" else _recognised(config.ocr, out, part),
@@ -193,13 +194,19 @@ def _device(config: EvaluateConfig) -> str:
     return device
 
 
-def _template(model: Path) -> tuple[bool, str | None]:
-    """Whether it can put a picture inside a text, and what is to be said of it; without the model's weights."""
+def _language(model: Path) -> tuple[bool, bool, str | None]:
+    """Whether it speaks, whether its template can put a picture inside a text, and what is to be said of that.
+
+    Of a model's configuration, without its weights.
+    """
     from vlm.library import read_config
 
-    template = read_config(model)["llm"]["template"]
+    config = read_config(model)
+    if config.get("llm") is None:
+        return False, False, None
+    template = config["llm"]["template"]
     module, _, name = template["_target_"].rpartition(".")
-    return getattr(import_module(module), name).inline, None if template.get("prompt", True) else NO_PROMPT
+    return True, getattr(import_module(module), name).inline, None if template.get("prompt", True) else NO_PROMPT
 
 
 def _tasks(benchmarks: Sequence[Prepared], asking: Asking, out: Path) -> list[Task]:
@@ -229,7 +236,7 @@ def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig, device: 
         return
     import torch
 
-    from vlm.evaluation.answering import Answering
+    from vlm.evaluation.answerers import answerer
     from vlm.library import load_model
 
     torch.manual_seed(config.seed)
@@ -237,20 +244,27 @@ def _answer(tasks: Sequence[Task], model: Path, config: EvaluateConfig, device: 
     _refuse_model(loaded, config.token_budget)
     loaded.to(device)
     for task in left:
-        answering: Answering = Answering(loaded, config.batch, config.token_budget, task.settings.normalise)
-        task.answer(answering)
+        task.answer(answerer(loaded, task.settings, config.batch, config.token_budget, config.seed))
 
 
-def _refuse_model(model: VLM, token_budget: int | None) -> None:
+def _refuse_model(model: Any, token_budget: int | None) -> None:
+    """Raises: InputError, for a budget that its encoder cannot have with the nearest ones that it can."""
     broken = [name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())]
     if broken:
         raise InputError(
             f"model: {', '.join(broken[:5])}: weights that are not finite; its training has failed, or the file is damaged"
         )
-    if token_budget is not None and isinstance(model.processor.spec.count, FixedCount):
+    if token_budget is None:
+        return
+    count, views = model.encoder.spec.count, model.processor.views.spec
+    if isinstance(count, FixedCount):
         raise InputError(
             "token_budget: this model's encoder gives every picture the same number of tokens; leave it out"
         )
+    try:
+        count(views.height, views.width, token_budget)
+    except Mismatch as error:
+        raise InputError(f"token_budget={token_budget}: {error}") from error
 
 
 def _rescore(file: Path, config: EvaluateConfig) -> None:

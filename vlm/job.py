@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch.distributed.fsdp import FSDPModule
 from vlm import preflight
 from vlm.benchmarks import prepared_benchmark
 from vlm.contracts.errors import BrokenStep, InputError, RunError
-from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data import sources
 from vlm.data.loader import Loader, Reading, Rows, Steps, end_workers, validation_loader
@@ -29,19 +29,20 @@ from vlm.evaluation.watch import Watch, Watched
 from vlm.library import make
 from vlm.models.assemble import create
 from vlm.models.recompute import recompute
-from vlm.models.vlm import VLM
 from vlm.phases.base import Phase
 from vlm.training import checkpoint
 from vlm.training.callbacks import Recorder, Saver
 from vlm.training.failures import explained
 from vlm.training.folder import RunFolder, recipe_id, write_json
+from vlm.training.given import load_given, trained_adapters
 from vlm.training.ledger import Ledger
 from vlm.training.log import MetricLog, WandbMirror, drop_beyond
 from vlm.training.optim import make_optimizer
 from vlm.training.ranks import rank
 from vlm.training.sharding import strategy
 from vlm.training.snapshot import restore_model
-from vlm.training.weights import load_part, model_folder, save_model
+from vlm.training.sums import Sums
+from vlm.training.weights import save_model
 
 log = logging.getLogger(__name__)
 VALIDATION_BATCH = 64  # rows; enough that every row finds another one's picture
@@ -77,13 +78,19 @@ class Job:
         """Everything that can be refused, before the run folder exists: weights, tokenizer, first rows, checkpoint."""
         if self.hardware.accelerator == "gpu" and not torch.cuda.is_available():
             raise InputError("hardware.accelerator: gpu, but torch sees no CUDA device; choose hardware=cpu")
+        if self.hardware.memory_gb is not None and torch.cuda.is_available():
+            limit = self.hardware.memory_gb * 2**30
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / torch.cuda.mem_get_info()[1]))
         torch.manual_seed(self.settings.seed)
-        self.model: VLM = make(self.config)
+        self.model: Any = make(self.config)
         self.model.processor.overflow = self.settings.data.overflow
-        self._load_weights()
+        adapters = trained_adapters(getattr(getattr(self.model, "llm", None), "adapters", ()), self.phase_config["trainable"])
+        load_given(self.model, self.settings.weights, self.settings.init_from, adapters)
         self._prepare_tokenizer()
-        self.rows = self._training_rows()
         self.phase: Phase = create(self.phase_config, model=self.model, seed=self.settings.seed)
+        if not self.phase.pairs and (paired := sources.pairs(self.slices["train"])):
+            log.warning("%s: pairs; their chosen answers are learned, the rejected ones are not read", ", ".join(paired))
+        self.rows = self._training_rows()
         self.phase.total_steps = self._steps()
         self.phase.sets = len(self.slices["train"])
         self.phase.frozen = checkpoint.fingerprint(self.model)
@@ -92,6 +99,7 @@ class Job:
         self.state = self._state()
         if self.state is not None:
             restore_model(self.model, self.state)
+            self.phase.unlogged = Sums(numbers=self.state.unlogged)
             self.phase.step = self.state.step
             every = self.phase_config["validate_every"]
             if self.state.validated and self.slices["validate"] and self.state.step % every == 0:
@@ -115,7 +123,7 @@ class Job:
             self.rank,
             self.hardware.workers,
             self.hardware.timeout_s,
-            self.hardware.pack,
+            self.hardware.pack and hasattr(self.model, "llm"),  # rows that are compared with each other stay rows
         )
         if self.rank == 0:
             log.info("data: %s", _expected(self.asked, self.phase.total_steps * self.phase_config["global_batch"]))
@@ -141,6 +149,8 @@ class Job:
                     log.info("going on from step %d", self.state.step)
                     if not self.state.validated and validation is not None:
                         trainer.validate(self.phase, validation, verbose=False)
+                elif self.phase.validates_first and validation is not None:
+                    trainer.validate(self.phase, validation, verbose=False)
                 trainer.fit(self.phase, steps, validation)
                 checkpoints.wait()
                 if validation is not None and self.phase.validated_at != self.phase.total_steps:
@@ -186,6 +196,8 @@ class Job:
         if isinstance(self.model, FSDPModule):
             self.model.unshard()  # for the parts that answers call by themselves
         prompts = self.settings.data.prompts
+        if not hasattr(self.model, "llm"):
+            return self._record_data(recorder)
         if self.slices["test"]:
             try:
                 row = exact_match(self.model, self.slices["test"], prompts)
@@ -198,6 +210,11 @@ class Job:
         said = list(ask(self.model, shown, prompts, self.phase_config["samples"], to_show=True))
         if recorder:
             write_samples(said, self.folder.path / "samples")
+        self._record_data(recorder)
+
+    def _record_data(self, recorder: Recorder | None) -> None:
+        """What was read, beside what was asked for."""
+        if recorder:
             data = recorder.data()
             recorder.warn_of_shares(self.asked)
             log.info("data: %s", _delivered(self.asked, data["delivered"]))
@@ -207,7 +224,9 @@ class Job:
         """The benchmarks that are scored at each validation. Raises: InputError for files that are not there."""
         uses = {name: use for name, use in self.settings.benchmarks.items() if use is not None}
         return [
-            Watched(prepared_benchmark(name, use.change, self.settings.paths.data), use.limit)
+            Watched(
+                prepared_benchmark(name, use.change, self.settings.paths.data), use.limit, self.settings.llm is not None
+            )
             for name, use in uses.items()
         ]
 
@@ -251,7 +270,7 @@ class Job:
 
     def _rows(self, slices: Sequence[sources.Slice], mix: Mix, seed: int | None) -> Rows:
         data = self.settings.data
-        reading = Reading(data.prompts, self.phase_config["targets"] == "all", data.cache_gb, seed)
+        reading = Reading(data.prompts, self.phase.all_text, data.cache_gb, seed, pairs=self.phase.pairs)
         return Rows(slices, mix, self.model.processor, reading)
 
     def _validation_loader(self) -> Loader | None:
@@ -299,19 +318,6 @@ class Job:
                 )
         return state
 
-    def _load_weights(self) -> None:
-        given = {part: source for part, source in self.settings.weights.items() if source is not None}
-        if self.settings.init_from is not None:
-            given = {part: self.settings.init_from for part in PARTS} | given
-        for part, source in given.items():
-            load_part(self.model, part, model_folder(source))
-        if "llm" not in given and hasattr(self.model.llm, "load_pretrained"):
-            self.model.llm.load_pretrained()  # type: ignore[operator]  # from the folder that llm.path names
-        if "llm" in given:
-            learned = model_folder(given["llm"]) / "tokenizer.json"
-            if learned.exists():
-                self.model.processor.tokenizer.load(learned)
-
     def _prepare_tokenizer(self) -> None:
         """From the weights' folder, from this run's or the resumed one's, or learned from the training texts."""
         tokenizer = self.model.processor.tokenizer
@@ -323,7 +329,8 @@ class Job:
                 tokenizer.load(path)
                 return
         log.info("learning the tokenizer from the training texts")
-        tokenizer.fit(sources.texts(self.slices["train"]))
+        prompts = [prompt for prompt in self.settings.data.prompts if prompt]
+        tokenizer.fit(chain(prompts, sources.texts(self.slices["train"])))
 
     def _keep_tokenizer(self) -> None:
         """A learned tokenizer is part of the state from which the run goes on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,37 @@ from torch import Tensor
 from vlm.check import check
 from vlm.contracts.batch import PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError, Mismatch
-from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import ModelConfig
+from vlm.contracts.vision import FixedCount, VisionSpec
+from vlm.data.captions import CaptionProcessor
 from vlm.data.pictures import decode
 from vlm.data.processor import Processor
 from vlm.interop.formats import read_checkpoint
 from vlm.models.assemble import assemble, create
 from vlm.models.generation import answers
+from vlm.models.llms.quantize import shape_of
 from vlm.models.vlm import VLM
+from vlm.training.given import initialise
 from vlm.training.trainable import Trainable
-from vlm.training.weights import fill, load_part, model_folder, own_tensors, resolve_paths, saved_dtype
+from vlm.training.weights import fill, load_saved, model_folder, own_tensors, reader_of, resolve_paths, saved_dtype
 
 
-def make(config: Mapping[str, Any]) -> VLM:
-    """Random weights and a processor for checked nodes `encoder`, `connector`, `llm`, `fusion`."""
+def make(config: Mapping[str, Any]) -> Any:
+    """A model and its processor for the checked nodes; a language model that a folder fills has no weights yet."""
     views = create(config["encoder"]["views"])
     model = assemble(config, views.spec)
-    llm = config["llm"]
-    tokenizer, template = create(llm["tokenizer"]), create(llm["template"])
-    model.processor = Processor(views, tokenizer, template, model.fusion.spec, model.llm.spec.positions)  # type: ignore[arg-type, union-attr]
+    name = reader_of(config)
+    tokenizer, template = create(config[name]["tokenizer"]), create(config[name]["template"])
+    positions = getattr(model, name).spec.positions
+    if name == "llm":
+        model.processor = Processor(views, tokenizer, template, model.fusion.spec, positions)
+    else:  # no visual tokens stand in the text
+        spec = VisionSpec(model.encoder.spec.width, FixedCount(0))
+        model.processor = CaptionProcessor(views, tokenizer, template, spec, positions)
     return model
 
 
-def build_model(overrides: Sequence[str]) -> VLM:
+def build_model(overrides: Sequence[str]) -> Any:
     """Random weights for a composed configuration, frozen and trainable as its phase says, in eval mode.
 
     Raises: ConfigError naming file, key and remedy.
@@ -48,11 +56,12 @@ def build_model(overrides: Sequence[str]) -> VLM:
     config = compose(list(overrides)).config
     torch.manual_seed(config["seed"])
     model = make(config)
+    initialise(model)
     Trainable(model, config["phase"]["trainable"])
     return model.eval()
 
 
-def load_model(source: str | Path) -> VLM:
+def load_model(source: str | Path) -> Any:
     """A run folder, its model/ folder or an exported one, in eval mode.
 
     Raises: InputError if it is no model, or a tensor is missing, left over or of another shape.
@@ -67,9 +76,10 @@ def load_model(source: str | Path) -> VLM:
     if (folder / "tokenizer.json").exists():
         model.processor.tokenizer.load(folder / "tokenizer.json")
     if not model.processor.tokenizer.ready:
-        raise InputError(f"{folder} is not complete: its tokenizer was learned, and tokenizer.json is missing; copy it again")
-    for name in PARTS:
-        load_part(model, name, folder)
+        raise InputError(
+            f"{folder} is not complete: its tokenizer was learned, and tokenizer.json is missing; copy it again"
+        )
+    load_saved(model, folder)
     return model.eval()
 
 
@@ -80,9 +90,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != 1:
+    if isinstance(config, dict) and config.get("format") == 1:  # before there were models of other parts
+        config = {"model": {"_target_": "vlm.models.vlm.VLM"}, **config, "format": 2}
+    if not isinstance(config, dict) or config.get("format") != 2:
         raise InputError(
-            f"{path} does not describe a model of this project (format 1 with {', '.join(PARTS)}); a published "
+            f"{path} does not describe a model of this project (format 2 with model, encoder, ...); a published "
             "checkpoint is read with experiments.import_checkpoint"
         )
     problems = check(config, ModelConfig)
@@ -101,19 +113,20 @@ def import_checkpoint(format: str, path: str | Path, dtype: torch.dtype | None =
 
     found = read_checkpoint(format, Path(path))
     model = make(compose(found.overrides).config).to(found.dtype)
-    fill({name: tensor for part in PARTS for name, tensor in _named(model, part)}, found.tensors, str(path))
+    initialise(model)
+    fill({name: tensor for part in model.parts for name, tensor in _named(model, part)}, found.tensors, str(path))
     if found.tokenizer is not None:
         model.processor.tokenizer.load(found.tokenizer)
     return model.to(dtype or found.dtype).eval()
 
 
-def parameter_report(model: VLM) -> dict[str, Any]:
+def parameter_report(model: Any) -> dict[str, Any]:
     """Logical weights: `total` counts a shared table once, `untied` as often as it is used; buffers never count."""
     return {
-        "total": sum(p.numel() for p in model.parameters()),
-        "untied": sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False)),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "parts": {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in PARTS},
+        "total": _weights(model.parameters()),
+        "untied": _weights(p for _, p in model.named_parameters(remove_duplicate=False)),
+        "trainable": _weights(p for p in model.parameters() if p.requires_grad),
+        "parts": {name: _weights(getattr(model, name).parameters()) for name in model.parts},
     }
 
 
@@ -207,5 +220,9 @@ def _shape(given: Any) -> str:
     return f"shape {list(given.shape)} of {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
 
 
-def _named(model: VLM, part: str) -> list[tuple[str, Tensor]]:
+def _weights(parameters: Iterable[Tensor]) -> int:
+    return sum(shape_of(parameter).numel() for parameter in parameters)
+
+
+def _named(model: Any, part: str) -> list[tuple[str, Tensor]]:
     return [(f"{part}.{name}", tensor) for name, tensor in own_tensors(getattr(model, part)).items()]

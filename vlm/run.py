@@ -20,6 +20,7 @@ from vlm.contracts.errors import ConfigError, InputError, RunError
 from vlm.contracts.settings import HardwareProfile, RunConfig
 from vlm.data import licences, sources
 from vlm.launch import launch
+from vlm.signature import read
 from vlm.training.folder import RunFolder, read_object, read_status, recipe, run_id
 from vlm.training.ranks import launched_world, rank
 from vlm.training.stopping import STOPPED, Stopped
@@ -38,7 +39,7 @@ def train(composed: Composed) -> dict[str, Any]:
     folder = RunFolder(Path(config["paths"]["runs"]) / config["name"] / run_id(config))
     # as JSON, because a strict record takes a plain mapping only from there
     settings = TypeAdapter(RunConfig).validate_json(json.dumps(config))
-    _refuse_world(settings.hardware)
+    refuse_world(settings.hardware)
     try:
         data = sources.open_all(settings.paths.data, settings.data)
     except InputError as error:
@@ -49,7 +50,7 @@ def train(composed: Composed) -> dict[str, Any]:
         _refuse_changed(folder, data)
         if settings.resume is not None:
             _refuse_other_recipe(Path(settings.resume), config)
-        _refuse_watch(settings)
+        refuse_watch(settings)
         if folder.is_finished:
             log.info("%s is finished; nothing to do", folder.path)
             _tell_unwatched(settings, folder)
@@ -63,16 +64,23 @@ def train(composed: Composed) -> dict[str, Any]:
     return _result(folder)
 
 
-def _refuse_watch(settings: RunConfig) -> None:
+def refuse_watch(settings: RunConfig) -> None:
     """Benchmarks that there are none of, and a metric that no validation gives. Raises: ConfigError or InputError."""
     watched = [name for name, use in settings.benchmarks.items() if use is not None]
     for name in watched:
         benchmark_settings(name, settings.benchmarks[name].change)  # type: ignore[union-attr]
     by = settings.phase["keep"]["by"]
-    if by != "val/loss" and by.removeprefix("val/") not in watched:
+    own = ("val/loss", *read(settings.phase["_target_"]).measures)
+    if by not in own and by.removeprefix("val/") not in watched:
         raise InputError(
-            f"phase.keep.by: {by} is no metric of this run's validations; give val/loss, or name the benchmark: "
+            f"phase.keep.by: {by} is no metric of this run's validations; give {' or '.join(own)}, or name the benchmark: "
             f"+benchmarks.{by.removeprefix('val/')}.limit=200"
+        )
+    score = (settings.phase.get("guards") or {}).get("score")
+    if score is not None and score.removeprefix("val/") not in watched:
+        raise InputError(
+            f"phase.guards.score: {score} is no benchmark of this run's validations; name it: "
+            f"+benchmarks.{score.removeprefix('val/')}.limit=200"
         )
     if watched and not any(settings.data.validate.values()):
         raise InputError("benchmarks: they are scored at validations, and data.validate names no set")
@@ -89,7 +97,7 @@ def _result(folder: RunFolder) -> dict[str, Any]:
     return {"run": str(folder.path), "state": folder.status.get("state"), "metric": best.get("value")}
 
 
-def _refuse_world(hardware: HardwareProfile) -> None:
+def refuse_world(hardware: HardwareProfile) -> None:
     """What the profile asks for and what a launcher has started must be the same."""
     launched = launched_world()
     if launched is None and hardware.nodes > 1:
@@ -156,8 +164,6 @@ def _train(composed: Composed, settings: RunConfig, folder: RunFolder, data: sou
         logging.basicConfig(level=logging.WARNING, format=f"rank {rank()}: %(message)s", force=True)
     for line in licences.in_words(data.record["license_flags"]):
         log.info(line)
-    if paired := sources.pairs(data.slices["train"]):  # the one phase there is learns answers, not preferences
-        log.warning("%s: pairs; their chosen answers are learned, the rejected ones are not read", ", ".join(paired))
     tags = [f"{group}={composed.choices[group]}" for group in TAGGED]
     if rank() == 0 and folder.path.exists():
         folder.open()  # nobody else changes what is read from it; a new one is made when nothing can be refused any more

@@ -9,20 +9,23 @@ from typing import Any
 
 from vlm.contracts.errors import ConfigError, Mismatch, Problem
 from vlm.contracts.language import LanguageSpec
-from vlm.contracts.parts import ATTACHED
+from vlm.contracts.parts import ATTACHED, READERS
 from vlm.contracts.vision import ViewSpec, VisionSpec
 from vlm.signature import SignatureError, read
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What each part gives to the next.   visual_tokens: of one picture, all its views together."""
+    """What each part gives to the next; None of a part that the model does not have.
+
+    visual_tokens: of one picture in the text, all its views together.   tokenizer_size: entries.
+    """
 
     views: ViewSpec
     encoder: VisionSpec
-    connector: VisionSpec
-    fusion: VisionSpec
-    llm: LanguageSpec
+    reader: LanguageSpec
+    connector: VisionSpec | None
+    fusion: VisionSpec | None
     visual_tokens: int
     tokenizer_size: int
 
@@ -39,7 +42,7 @@ def shapes(config: Mapping[str, Any]) -> Shapes:
 
 
 def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Shapes | None, list[Problem]]:
-    """Views -> encoder -> connector -> fusion, and the language model beside them, as far as they meet.
+    """Views -> encoder -> connector -> fusion, and beside them what reads text, as far as they meet.
 
     unsound: nodes that did not pass the check against their signatures; what needs them is not looked at.
     """
@@ -60,37 +63,51 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
             problems.append(Problem(f"{key}._target_", str(error)))
         return None
 
+    nodes = read(config["model"]["_target_"]).nodes
+    name = next(name for name in READERS if name in nodes)
     views = describe("encoder.views")
     encoder = describe("encoder", views=views)
-    llm = describe("llm")
-    tokenizer = describe("llm.tokenizer")
-    width = llm.width if llm else None
-    connector = describe("connector", source=encoder, width=width)
-    fusion = describe("fusion", source=connector, width=width)
-    if llm is not None and tokenizer is not None and tokenizer > llm.vocabulary:
-        message = f"{tokenizer} entries, but llm embeds {llm.vocabulary}; choose one size for both"
-        problems.append(Problem("llm.tokenizer", message))
-    if llm is None or tokenizer is None or fusion is None:
+    reader = describe(name)
+    tokenizer = describe(f"{name}.tokenizer")
+    width = reader.width if reader else None
+    connector = describe("connector", source=encoder, width=width) if "connector" in nodes else None
+    fusion = describe("fusion", source=connector, width=width) if "fusion" in nodes else None
+    if reader is not None and tokenizer is not None and tokenizer > reader.vocabulary:
+        message = f"{tokenizer} entries, but {name} embeds {reader.vocabulary}; choose one size for both"
+        problems.append(Problem(f"{name}.tokenizer", message))
+    if reader is None or tokenizer is None or encoder is None or ("fusion" in nodes and fusion is None):
         return None, problems
-    if fusion.width != llm.width:
-        message = f"gives tokens of width {fusion.width}, but llm is {llm.width} wide; choose another connector or llm"
-        problems.append(Problem("connector", message))
-    budget = config["encoder"].get("token_budget")
-    visual = views.max_views * fusion.count(views.height, views.width, budget)
-    text = config["llm"]["template"]["max_tokens"]
-    if visual + text > llm.positions:
-        room = llm.positions - visual
-        shorter = f"llm.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
-        fewer = list(_fewer(config, visual, llm.positions - text)) if text < llm.positions else []
+    if fusion is not None and fusion.width != reader.width:
         message = (
-            f"{visual} visual tokens + {text} text tokens = {visual + text}, but llm has {llm.positions} positions; "
-            f"choose {', '.join([shorter, *fewer])}, or an llm with at least {visual + text} positions"
-            f"{' (llm.max_positions)' if 'max_positions' in config['llm'] else ''}"
+            f"gives tokens of width {fusion.width}, but llm is {reader.width} wide; choose another connector or llm"
         )
-        problems.append(Problem("llm.template.max_tokens", message))
+        problems.append(Problem("connector", message))
+    visual = 0
+    try:
+        budget = config["encoder"].get("token_budget")
+        visual = views.max_views * fusion.count(views.height, views.width, budget) if fusion is not None else 0
+        problems += _room(config, name, reader, visual)
+    except Mismatch as error:
+        problems.append(Problem(f"encoder.{error.argument}", str(error)))
     if problems:
         return None, problems
-    return Shapes(views, encoder, connector, fusion, llm, visual, tokenizer), []
+    return Shapes(views, encoder, reader, connector, fusion, visual, tokenizer), []
+
+
+def _room(config: Mapping[str, Any], name: str, reader: LanguageSpec, visual: int) -> Iterator[Problem]:
+    """Whether pictures and text fit into the positions of what reads them."""
+    text = config[name]["template"]["max_tokens"]
+    if visual + text <= reader.positions:
+        return
+    room = reader.positions - visual
+    shorter = f"{name}.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
+    fewer = list(_fewer(config, visual, reader.positions - text)) if visual and text < reader.positions else []
+    message = (
+        f"{visual} visual tokens + {text} text tokens = {visual + text}, but {name} has {reader.positions} positions; "
+        f"choose {', '.join([shorter, *fewer])}, or {'an llm' if name == 'llm' else 'a text tower'} with at least "
+        f"{visual + text} positions{f' ({name}.max_positions)' if 'max_positions' in config[name] else ''}"
+    )
+    yield Problem(f"{name}.template.max_tokens", message)
 
 
 def _fewer(config: Mapping[str, Any], visual: int, room: int) -> Iterator[str]:

@@ -54,7 +54,9 @@ class Parameter:
 class Signature:
     """parameters: in order, without self.   describe: the part's shape rule, ready to call.   file: of the class.
 
-    reports: the names of the aux terms that the class gives, from its class attribute of that name.
+    reports: the names of the aux terms that a part gives.   nodes, parts: what a model is assembled from, and what is
+    saved of it.   nodes, begins, measures: of a phase, what a model must have, what of it must not begin at random, and
+    metrics of its validations of which more is better. All of them from the class attributes of these names.
     """
 
     target: str
@@ -62,6 +64,10 @@ class Signature:
     describe: Callable[..., Any] | None
     file: Path
     reports: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    begins: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @cache
@@ -81,8 +87,11 @@ def read(target: str, root: Path = ROOT) -> Signature:
         raise SignatureError(f"{target} is neither a class nor a function")
     lineage = list(_lineage(module, statement))
     describe = next((_compile(owner, found) for owner, node in lineage if (found := _method(node, "describe"))), None)
-    reports = next((owner.evaluate(found) for owner, node in lineage if (found := _attribute(node, "reports"))), ())
-    return Signature(target, _constructor(lineage), describe, module.file, reports)
+    stated = [
+        next((owner.evaluate(found) for owner, node in lineage if (found := _attribute(node, name))), ())
+        for name in ("reports", "nodes", "begins", "measures", "parts")
+    ]
+    return Signature(target, _constructor(lineage), describe, module.file, *stated)
 
 
 @dataclass
@@ -225,7 +234,10 @@ def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 def _attribute(node: ast.ClassDef, name: str) -> ast.expr | None:
     """The value that a class body gives to a name."""
-    return next((item.value for item in node.body if isinstance(item, ast.Assign) and name in _defined(item)), None)
+    for item in node.body:
+        if isinstance(item, ast.Assign | ast.AnnAssign) and item.value is not None and name in _defined(item):
+            return item.value
+    return None
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:

@@ -52,6 +52,16 @@ def number(*key: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8])
 
 
+def drawn(share: float, *key: object) -> bool:
+    """True for that share of all keys, by a hash."""
+    return number(*key) < share * 2**64
+
+
+def side_of(drawing: Drawing, val_from: int) -> str:
+    """Split of a drawing: training pictures from number `val_from` on are `val`, so all sets hold out the same ones."""
+    return "val" if drawing.split == "train" and drawing.number >= val_from else drawing.split
+
+
 def commonest(values: Iterable[Item]) -> list[Item]:
     """Different values, the commonest first; equally common ones by name."""
     counts = Counter(values)

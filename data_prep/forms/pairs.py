@@ -13,11 +13,11 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from data_prep.forms.facts import Fact, draw, known, number
+from data_prep.forms.words import ASKED, invented, one, with_second
 from data_prep.reading.shapes import NAMES, SHAPES, Drawing
 
 Kind = Literal["wrong_color", "wrong_shape", "wrong_both", "invented", "open", "yesno"]
 SIZES: dict[str, int | None] = {"tiny": 256, "small": 5733, "full": None}  # small is the size of RLHF-V
-ASKED = "Describe the picture."
 SCHEMA = pa.schema(
     [
         ("ds_name", pa.string()),
@@ -69,7 +69,7 @@ def said_of(kind: Kind, drawings: Sequence[Drawing]) -> list[Said]:
 
 
 def described(fact: Fact) -> str:
-    return f"There is one {fact.colour} {fact.shape}."
+    return one(fact.colour, fact.shape)
 
 
 def another(answer: str, *key: object) -> str:
@@ -79,23 +79,19 @@ def another(answer: str, *key: object) -> str:
 
 
 def _wrong_color(fact: Fact) -> str:
-    return f"There is one {draw(fact.other_colours, fact.key, 'color')} {fact.shape}."
+    return one(draw(fact.other_colours, fact.key, "color"), fact.shape)
 
 
 def _wrong_shape(fact: Fact) -> str:
-    return f"There is one {fact.colour} {draw(fact.other_shapes, fact.key, 'shape')}."
+    return one(fact.colour, draw(fact.other_shapes, fact.key, "shape"))
 
 
 def _wrong_both(fact: Fact) -> str:
-    return (
-        f"There is one {draw(fact.other_colours, fact.key, 'both', 'color')} "
-        f"{draw(fact.other_shapes, fact.key, 'both', 'shape')}."
-    )
+    return one(draw(fact.other_colours, fact.key, "both", "color"), draw(fact.other_shapes, fact.key, "both", "shape"))
 
 
 def _invented(fact: Fact) -> str:
-    second = draw([f"{c} {s}" for c in fact.other_colours for s in fact.other_shapes], fact.key, "invented")
-    return f"There is one {fact.colour} {fact.shape} and a {second}."
+    return with_second(fact.colour, fact.shape, invented(fact.colour, fact.shape, fact.key, "invented"))
 
 
 DESCRIBED: dict[str, Callable[[Fact], str]] = {

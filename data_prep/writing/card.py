@@ -29,6 +29,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         *_section("Source", _source(manifest)),
         *_section("Rows", _rows(manifest)),
         *_section("Skipped", _skipped(manifest)),
+        *_section("Faults put in on purpose", _declared(manifest)),
         *_section("Licences", _licences(manifest)),
         *_section("Sizes", _sizes(manifest)),
         *_section("Duplicates", _duplicates(manifest)),
@@ -108,6 +109,13 @@ def _skipped(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "\nEvery one stands in skipped.jsonl with its file, row and what was found."
     else:
         yield "No row was skipped."
+
+
+def _declared(manifest: Mapping[str, Any]) -> Iterator[str]:
+    rows = [(name, f"{count:,}") for name, count in (manifest.get("declared_faults") or {}).items()]
+    yield from _table(("fault", "samples"), rows)
+    if rows:
+        yield "\nEach such sample names its faults in `meta.declared_faults`; a run that trains on it says so in data.json."
 
 
 def _licences(manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -118,6 +118,7 @@ def content(writer: ShardWriter, tally: Tally, tokenizer: dict[str, str]) -> dic
             "media": writer.media_bytes,
         },
         "several_captions": tally.several_captions,
+        "declared_faults": tally.sorted("declared_faults"),
         "image_hist": {name: tally.sorted(name) for name in ("longer_side", "aspect", "mode", "format")},
         "token_hist": {
             "unit": "tokens" if tokenizer else "bytes of UTF-8",

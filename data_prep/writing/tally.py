@@ -13,7 +13,7 @@ SIDES = (64, 128, 224, 336, 448, 672, 1024, 1536)  # longer side, pixels, upper 
 ASPECTS = (1.1, 1.5, 2.0, 3.0, 5.0, 10.0)  # longer over shorter side, upper edges
 COUNTERS = (
     "skipped", "repaired", "licenses", "kinds", "turns", "media_of_sample", "longer_side", "aspect", "mode", "format",
-    "asked", "answered", "difference", "overlap",
+    "asked", "answered", "difference", "overlap", "declared_faults",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class Tally:
         of["repaired"].update(kept.repaired)
         of["licenses"][record.license] += 1
         of["kinds"][record.kind] += 1
+        of["declared_faults"].update((record.meta or {}).get("declared_faults", ()))
         turns = 2 if record.messages is None else len(record.messages) + len(record.chosen or ())
         of["turns"][str(turns)] += 1
         of["media_of_sample"][str(len(record.media))] += 1

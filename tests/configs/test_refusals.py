@@ -221,7 +221,7 @@ def test_composing_leaves_a_hydra_that_is_already_running_as_it_was():
     [
         (["name=../../etc"], "name", "one plain folder name"),
         (["name="], "name", "one plain folder name"),
-        (["phase=null"], "phase", "cannot be left out; choose one of sft"),
+        (["phase=null"], "phase", "cannot be left out; choose one of alignment"),
         (["~encoder"], "encoder", "cannot be left out; choose one of bilinear"),
         (["data=[mnist,digits_small]"], "data", "takes one choice, not a list"),
         (["seed=18446744073709551616"], "seed", "< 9223372036854775808"),

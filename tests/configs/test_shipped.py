@@ -17,7 +17,6 @@ from tests.configs.commands import REPOSITORY
 from vlm.build import compose
 from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
-from vlm.contracts.parts import PARTS
 from vlm.contracts.places import config_dir
 from vlm.origins import group_defaults
 from vlm.shapes import shapes
@@ -112,6 +111,8 @@ def test_every_argument_of_a_constructor_is_used(target: str):
     signature = read(target)
     tree = ast.parse(signature.file.read_text())
     inside = next(node for node in tree.body if getattr(node, "name", "") == target.rpartition(".")[2])
+    if not any(isinstance(node, ast.FunctionDef | ast.AnnAssign) for node in inside.body):
+        return  # all that it does, its base class does
     used = {node.id for node in ast.walk(inside) if isinstance(node, ast.Name)}
     used |= {node.attr for node in ast.walk(inside) if isinstance(node, ast.Attribute)}
     text = sources()
@@ -154,20 +155,27 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("choice", [*itertools.product(*map(names, PARTS))], ids="-".join)
+NODES = ("encoder", "connector", "llm", "fusion")
+
+
+@pytest.mark.parametrize("choice", [*itertools.product(*map(names, NODES))], ids="-".join)
 def test_any_combination_of_parts_is_built_as_described_or_refused_with_a_reason(choice: tuple[str, ...]):
-    overrides = [f"{part}={name}" for part, name in zip(PARTS, choice, strict=True)] + ["phase.max_steps=1"]
+    """At full size and without memory: on the meta device."""
+    overrides = [f"{part}={name}" for part, name in zip(NODES, choice, strict=True)] + ["phase.max_steps=1"]
     if found := problems(*overrides):
         assert all(problem.file and problem.message for problem in found)
         return
+    import torch
+
     from vlm.library import make
 
     config = compose(overrides).config
-    described, model = shapes(config), make(config)
+    with torch.device("meta"):
+        described, model = shapes(config), make(config)
     view = described.views
     for part in ("encoder", "connector", "fusion"):
         plan, real = getattr(described, part), getattr(model, part).spec
         assert (plan.width, plan.levels, plan.query_width) == (real.width, real.levels, real.query_width)
         assert plan.count(view.height, view.width, None) == real.count(view.height, view.width, None)
-    assert model.llm.spec == described.llm
+    assert model.llm.spec == described.reader
     assert model.processor.views.spec == view

@@ -95,7 +95,7 @@ def test_pairs_go_through_a_real_file_of_rlhf_v_and_its_reader(prepare, tmp_path
 
 def test_the_changed_characters_are_exactly_the_wrong_words(tmp_path: Path) -> None:
     inputs = Inputs({"data": wheel(tmp_path, train=40)}, scratch=tmp_path / "made")
-    for row in SmallPairs("MIT", ALL, "full").rows(inputs):  # type: ignore[arg-type]
+    for row in SmallPairs("MIT", ALL, "full", None).rows(inputs):  # type: ignore[arg-type]
         assert isinstance(row, Row)
         meta, texts = row.meta or {}, {}
         for side, answer in (("chosen", row.chosen), ("rejected", row.rejected)):
@@ -111,7 +111,7 @@ def test_the_changed_characters_are_exactly_the_wrong_words(tmp_path: Path) -> N
 
 def test_the_same_pairs_come_each_time_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     place = {"data": wheel(tmp_path, train=40)}
-    reader = SmallPairs("MIT", ALL, "tiny")  # type: ignore[arg-type]
+    reader = SmallPairs("MIT", ALL, "tiny", None)  # type: ignore[arg-type]
     told = [list(reader.rows(Inputs(place, scratch=tmp_path / name))) for name in ("a", "b")]
     assert told[0] == told[1]
     assert (tmp_path / "a/RLHF-V-Dataset.parquet").read_bytes() == (tmp_path / "b/RLHF-V-Dataset.parquet").read_bytes()
@@ -125,6 +125,20 @@ def test_kinds_share_the_first_pairs_as_asked(tmp_path: Path) -> None:
     rows = pairs(train, {"invented": 2, "open": 1, "yesno": 1}, 80)
     kinds = Counter(json.loads(row["origin_split"])["type"] for row in rows)
     assert kinds == {"invented": 40, "open": 20, "yesno": 20}
+
+
+def test_mixed_pairs_hold_out_the_pictures_that_the_other_sets_hold_out(prepare, tmp_path: Path) -> None:
+    place = unpacked(tmp_path, train=48)
+    prepare("pairs_mixed", place, "source.reader.size=160", "source.reader.val_from=36")
+    kinds, numbers = Counter(), {}
+    for split in ("train", "val"):
+        shards = ShardSet(tmp_path / "out/pairs_mixed" / split)
+        kinds.update(shards[row].meta["type"] for row in range(len(shards)))
+        records = [shards.read(row)[0] for row in range(len(shards))]
+        numbers[split] = {int(record.media[0].orig.removesuffix(".png").split("-")[1]) for record in records}
+    assert max(numbers["train"]) < 36 <= min(numbers["val"])
+    shares = {kind: round(count / 160 * 12) for kind, count in kinds.items()}
+    assert shares == {"open": 3, "yesno": 3, "invented": 3, "wrong_color": 1, "wrong_shape": 1, "wrong_both": 1}
 
 
 # --- the real package

@@ -101,6 +101,7 @@ def test_the_package_is_the_one_that_the_source_pins() -> None:
     import yaml
 
     root = Path(__file__).resolve().parents[2]
-    for source in ("easy_vqa", "easy_vqa_captions", "pairs_small"):
+    described = ("easy_vqa_captions", "easy_vqa_positions", "easy_vqa_described", "easy_vqa_flawed")
+    for source in ("easy_vqa", *described, "pairs_small", "pairs_mixed"):
         pinned = yaml.safe_load((root / f"conf/source/{source}.yaml").read_text())["packages"]["data"]
         assert pinned == vars(package("easy-vqa"))

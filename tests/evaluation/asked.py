@@ -36,7 +36,7 @@ def picture(number: int, size: tuple[int, int] = (24, 20), read: Callable[[], by
 def question(number: int, reference: Any = None, pictures: Sequence[int] = (0,), **more: Any) -> Question:
     shown = tuple(map(picture, pictures))
     group = shown[0].id if shown else str(number)
-    return Question(f"q{number}", group, "nine", reference, **{"pictures": shown, **more})
+    return Question(f"q{number}", group, **{"text": "nine", "reference": reference, "pictures": shown, **more})
 
 
 def settings(**changes: Any) -> BenchmarkSettings:

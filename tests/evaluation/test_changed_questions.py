@@ -15,6 +15,7 @@ from tests.evaluation.readers import (
     test_captions,
     test_choices,
     test_clips,
+    test_galleries,
     test_medical,
     test_mixed_kinds,
     test_mmbench,
@@ -26,6 +27,7 @@ from vlm.benchmarks import benchmark_settings
 from vlm.contracts.benchmark import Question, Reader
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.prompts import LETTERS, ask, options_of
+from vlm.evaluation.readers.galleries import Galleries
 from vlm.evaluation.readers.pope import Pope
 from vlm.evaluation.readers.prepared import Answers, Captions, Classes, Facts
 from vlm.evaluation.readers.scienceqa import ScienceQa
@@ -60,6 +62,8 @@ SMALL: dict[str, Callable[[Path], Reader]] = {  # class of a reader -> small fil
     "Answers": lambda path: Answers(test_prepared.prepared(path, DIGIT, DIGIT)),
     "Captions": lambda path: Captions(test_prepared.prepared(path, CAPTION)),
     "Classes": lambda path: Classes(test_prepared.prepared(path, CAPTION), names=["a red circle", "a hill"]),
+    "Galleries": lambda path: Galleries(test_galleries.twenty(path), 6),
+    "Flickr8kGallery": test_galleries.flickr8k,
     "Facts": lambda path: Facts(test_prepared.prepared(path, CAPTION), values={"color": ["red"], "shape": ["circle"]}),
 }  # fmt: skip
 
@@ -77,7 +81,8 @@ class Held:
 
 
 def task(prepared: Prepared, folder: Path, shifts: int = 500) -> Task:
-    return Task(prepared, Asking("model", "weights", folder, None, 0, shifts, None), folder)
+    speaks = prepared.settings.decoding != "similarity"
+    return Task(prepared, Asking("model", "weights", folder, None, 0, shifts, None, speaks), folder)
 
 
 def asked_under(made: Task) -> dict[str, list[tuple[Question, Question]]]:

@@ -13,7 +13,7 @@ from tests.evaluation.asked import question, settings, yes_no
 from tests.evaluation.commands import run
 from vlm.contracts.benchmark import Reply
 from vlm.contracts.errors import InputError
-from vlm.evaluation.compare import BETTER, UNCLEAR, WORSE, Pair, compared, folder_of
+from vlm.evaluation.compare import BETTER, HIGHER, LOWER, UNCLEAR, WORSE, Pair, compared, folder_of
 from vlm.evaluation.intervals import mcnemar
 from vlm.evaluation.prompts import ask
 from vlm.evaluation.records import answered, compose, write_json, write_predictions, write_questions
@@ -117,6 +117,33 @@ def test_questions_about_one_picture_are_one_draw_and_have_no_mcnemar(tmp_path):
     assert (found.p, found.reading) == (None, UNCLEAR)
 
 
+def test_every_other_measure_is_compared_in_pairs_too_and_called_higher_or_lower(tmp_path):
+    """A model that says yes more often, beside the first: as good, but of another recall and share of yes."""
+    first = evaluation(tmp_path / "a", wrong(set(range(0, 24, 2))), "a")  # twelve times no for yes
+    other = evaluation(tmp_path / "b", wrong(set(range(1, 25, 2))), "b")
+    (line,) = compared([first, other]).lines
+    assert (line.pairs[1].difference, line.pairs[1].reading) == (0.0, UNCLEAR)
+    found = {beside.metric: beside for beside in line.beside}
+    assert {"precision", "recall", "yes_ratio"} < set(found)
+    recall = found["recall"]
+    assert [score.value for score in recall.scores] == pytest.approx([18 / 30, 1.0])
+    assert recall.pairs[0] is None
+    assert recall.pairs[1].difference == pytest.approx(12 / 30)
+    assert (recall.pairs[1].reading, recall.pairs[1].p) == (HIGHER, None)
+    assert found["yes_ratio"].pairs[1].difference == pytest.approx(24 / 60)
+    assert found["precision"].pairs[1].reading == LOWER
+    low, high = found["precision"].pairs[1].interval
+    assert low < found["precision"].pairs[1].difference < high < 0
+
+
+def test_five_groups_of_a_measure_that_differ_may_be_chance_too(tmp_path):
+    first = evaluation(tmp_path / "a", wrong({0, 2, 4, 6, 8}), "a")
+    (line,) = compared([first, evaluation(tmp_path / "b", wrong(set()), "b")]).lines
+    (recall,) = (beside for beside in line.beside if beside.metric == "recall")
+    assert recall.pairs[1].interval[0] > 0
+    assert recall.pairs[1].reading == UNCLEAR
+
+
 def test_several_models_are_each_compared_with_the_first(tmp_path):
     folders = [evaluation(tmp_path / name, wrong(set(range(number))), name) for number, name in enumerate("abc")]
     found = compared(folders)
@@ -130,6 +157,7 @@ def test_splits_are_compared_too(tmp_path):
     lines = compared(folders).lines
     assert [(line.split, line.n) for line in lines] == [("all", 60), ("category=popular", 30), ("category=random", 30)]
     assert all(line.pairs[1] for line in lines)
+    assert [bool(line.beside) for line in lines] == [True, False, False]
 
 
 @pytest.mark.parametrize("change", [{"limit": 10}, {"prompt": "{question}?"}, {"variants": ["official"]}])

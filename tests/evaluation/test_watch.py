@@ -11,7 +11,7 @@ from tests.evaluation.asked import settings
 from tests.evaluation.commands import POPE, entries, pope, run, words
 from tests.models.speakers import speaker
 from vlm.contracts.errors import InputError
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.readers.pope import Pope
 from vlm.evaluation.watch import Watch, Watched

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlm.evaluation.compare import BETTER, UNCLEAR, Comparison, Line, Pair, Score
+from vlm.evaluation.compare import BETTER, LOWER, UNCLEAR, Beside, Comparison, Line, Pair, Score
 from vlm.reporting.evaluation_compare import comparison_table
 
 ASKED = {"benchmark": {"name": "pope", "prompt": "{question}", "decoding": "greedy"}, "limit": None, "ocr": "none"}
@@ -33,6 +33,14 @@ def test_a_column_a_model_with_the_paired_difference_below_each_score_but_the_fi
 def test_no_p_is_printed_where_mcnemars_test_does_not_hold():
     found = table(replace(LINE, pairs=(None, Pair(-0.002, (-0.01, 0.006), None, UNCLEAR))))
     assert [line.strip() for line in found[3:5]] == ["\u22120.2 [\u22121.0 to +0.6]", "no difference shown"]
+
+
+def test_other_measures_stand_indented_below_with_differences_of_their_own():
+    made_up = Pair(-0.3, (-0.34, -0.26), None, LOWER)
+    found = table(replace(LINE, beside=(Beside("invented", 1.0, (HIGH, LOW), (None, made_up)),)))
+    assert found[6].startswith("    invented")
+    assert found[6].endswith("50.0 % [49.0 to 51.0]")  # no mark: it has no baseline
+    assert [line.strip() for line in found[7:9]] == ["\u221230.0 [\u221234.0 to \u221226.0]", "lower than the first"]
 
 
 def test_what_a_model_was_not_asked_is_told_and_has_no_difference():

@@ -11,7 +11,7 @@ import pytest
 import vlm
 from tests.runs.commands import assert_same_weights, rows, status, train
 from vlm.contracts.errors import InputError, RunError
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.training import checkpoint
 from vlm.training.folder import RunFolder
 

@@ -16,7 +16,7 @@ from tests.runs.commands import EXPERIMENT, assert_same_weights, rows, status, t
 from vlm import run
 from vlm.build import compose
 from vlm.contracts.errors import ConfigError, InputError
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.evaluation.watch import Watched
 from vlm.training import checkpoint
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlm.contracts.errors import InputError, RunError
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.training import checkpoint
 from vlm.training.checkpoint import Checkpoints, State
 

@@ -9,7 +9,7 @@ import pytest
 import wandb
 
 from vlm.contracts.settings import LoggingSettings
-from vlm.training.log import MetricLog, WandbMirror
+from vlm.training.log import MetricLog, WandbMirror, lineage
 
 
 def mirror(folder: Path, mode: str = "offline") -> WandbMirror:
@@ -63,6 +63,67 @@ def test_switched_off_means_no_wandb_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("called"))
     mirror(tmp_path, "disabled").write({"step": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lineage_names_the_runs_that_gave_weights(tmp_path):
+    run = tmp_path / "keural_alignment" / "0123456789ab"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text("{}")
+    foreign = tmp_path / "models" / "encoder"
+    config = {"init_from": str(run), "weights": {"encoder": str(foreign), "llm": None}}
+    assert lineage(config) == {"init_from": "keural_alignment-0123456789ab", "weights.encoder": str(foreign)}
+
+
+class Run:
+    """A run of W&B that notes what it is given; `broken` calls raise."""
+
+    def __init__(self, broken: tuple[str, ...] = ()) -> None:
+        self.broken, self.logged, self.used, self.ended = broken, [], [], []
+        self.config: dict = {}
+
+    def define_metric(self, *_, **__) -> None: ...
+
+    def log_artifact(self, artifact) -> None:
+        if "log_artifact" in self.broken:
+            raise OSError("disk full")
+        self.logged.append(artifact)
+
+    def finish(self, exit_code: int) -> None:
+        self.ended.append(exit_code)
+
+
+def saved_model(folder: Path) -> Path:
+    (folder / "model" / "adapters").mkdir(parents=True)
+    (folder / "model" / "encoder.safetensors").write_bytes(b"weights")
+    (folder / "model" / "adapters" / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_finished_run_leaves_its_model_as_references_and_copies_nothing(tmp_path, monkeypatch):
+    run = Run()
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    mirror(saved_model(tmp_path)).finish(failed=False)
+    (artifact,) = run.logged
+    assert artifact.name == "x-0123456789ab"
+    entries = artifact.manifest.entries
+    assert sorted(entries) == ["adapters/config.json", "encoder.safetensors"]
+    assert entries["encoder.safetensors"].ref == (tmp_path / "model" / "encoder.safetensors").as_uri()
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_a_model_that_cannot_become_an_artifact_costs_nothing_else(tmp_path, monkeypatch, caplog):
+    run = Run(broken=("log_artifact",))
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    mirror(saved_model(tmp_path)).finish(failed=False)
+    assert run.ended == [0]
+    assert "is no artifact (OSError: disk full)" in caplog.text
+
+
+def test_a_failed_run_leaves_no_artifact(tmp_path, monkeypatch):
+    run = Run()
+    monkeypatch.setattr(wandb, "init", lambda **_: run)
+    mirror(saved_model(tmp_path)).finish(failed=True)
+    assert (run.logged, run.ended) == ([], [1])
 
 
 @pytest.mark.slow

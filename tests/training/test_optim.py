@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlm
-from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
+from vlm.contracts.recipe import OptimizerSettings, ScheduleSettings
 from vlm.training.optim import clip, make_optimizer, rate_factor
 from vlm.training.trainable import Trainable
 

@@ -29,8 +29,10 @@ class Batch:
     views [N, C, H, W]  encoder inputs, at least one (a text-only batch holds one blank view).
     slots [M, 2]      (row, view) for each run of VISUAL, in reading order; views may repeat.
     pictures [N]      identity of the picture that a view was cut from; -1 for the blank view.
-    weights [R, L]    optional loss weights.   token_budget: visual tokens a view, if the encoder has a choice.
-    pairs             number of preference pairs.   keys: of the samples; several may share a packed row.
+    changed [R, L]    of pairs: which of an answer's tokens the other answer does not have.
+    token_budget      visual tokens a view, if the encoder has a choice.
+    pairs             whether every sample is a preference pair; its last two segments are the chosen and the rejected.
+    keys              of the samples; several may share a packed row.
     """
 
     ids: Tensor
@@ -42,9 +44,9 @@ class Batch:
     views: Tensor
     slots: Tensor
     pictures: Tensor
-    weights: Tensor | None = None
+    changed: Tensor | None = None
     token_budget: int | None = None
-    pairs: int = 0
+    pairs: bool = False
     keys: tuple[str, ...] = ()
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -55,6 +57,13 @@ class Batch:
             if hasattr(value, "dtype"):
                 changed[entry.name] = change(value)
         return replace(self, **changed)
+
+    def by_segment(self, logp: Tensor) -> tuple[Tensor, Tensor]:
+        """logp [R, L-1] of labels[:, 1:] -> its sum over the targets of each segment [S], and their number [S]."""
+        targets = self.labels[:, 1:] != IGNORE
+        segment = self.segment[:, 1:][targets]
+        sums = logp.new_zeros(len(self.parent)).index_add(0, segment, logp[targets])
+        return sums, self.parent.new_zeros(len(self.parent)).index_add(0, segment, segment.new_ones(len(segment)))
 
     def to(self, device: torch.device | str) -> Batch:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))

@@ -15,7 +15,7 @@ class Example:
 
     ids, labels, positions, segment [L]; parent: for each of its segments, -1 for none (vlm.contracts.batch.Batch).
     views: one tensor each.   slots: the view of each slot, in reading order.   pictures: identity of each view's
-    picture.   cut: whether an answer was shortened.
+    picture.   cut: whether an answer was shortened.   changed [L]: of a pair (vlm.contracts.batch.Batch.changed).
     """
 
     key: str
@@ -28,6 +28,7 @@ class Example:
     slots: tuple[int, ...]
     pictures: tuple[int, ...]
     cut: bool = False
+    changed: Tensor | None = None
 
     @property
     def bytes(self) -> int:

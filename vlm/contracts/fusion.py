@@ -19,10 +19,12 @@ class Output:
     """What a model says about a batch.
 
     logp [R, L-1]: log-probability of labels[:, 1:], 0 where there is none.
+    reference [R, L-1]: the same without the uppermost adapter and without gradient, if it was asked for.
     image, text [B, E]: unit rows of a contrastive model.   aux: named scalars for the loss.
     """
 
     logp: Tensor | None = None
+    reference: Tensor | None = None
     image: Tensor | None = None
     text: Tensor | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)

@@ -2,5 +2,21 @@
 
 from __future__ import annotations
 
-PARTS = ("encoder", "connector", "llm", "fusion")
-ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template")}
+import re
+
+PARTS = ("encoder", "connector", "llm", "fusion", "text", "joint")  # of all models; each model class names its own
+ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template"), "text": ("tokenizer", "template")}
+READERS = ("llm", "text")  # parts that read text; a model has one of them
+ADAPTER = "adapter"  # stands for all adapters where parts are named: {adapter: {sft: 1.0e-4}}
+_LORA = re.compile(r"\.(lora_\w+)\.(\w+)(?=\.|$)")
+
+
+def logical(name: str) -> str:
+    """A parameter's or module's name as people mean it, where adapters are a part of their own.
+
+    "llm.model.layers.0.mlp.up_proj.lora_A.sft.weight" -> "adapter.sft.llm.model.layers.0.mlp.up_proj.lora_A.weight",
+    and a layer that an adapter was put around keeps the name that it had before.
+    """
+    if found := _LORA.search(name):
+        return f"{ADAPTER}.{found[2]}.{name[: found.start()]}.{found[1]}{name[found.end() :]}"
+    return name.replace(".base_layer", "")

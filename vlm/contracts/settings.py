@@ -6,8 +6,6 @@ objects are what the code reads, so a key that exists here reaches its reader.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,12 +17,10 @@ from vlm.contracts.ranges import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Probability,
     Seed,
 )
 
 STRICT = {"extra": "forbid", "strict": True}  # pydantic's own switch: no unknown keys, no conversions
-Pair = Annotated[list[Probability], Len(2, 2)]
 RowRange = Annotated[list[NonNegativeInt], Len(2, 2)]
 Share = Annotated[float, Gt(0), Le(1)]
 
@@ -45,6 +41,7 @@ class SetUse:
     split: of a prepared set.   stream: address of shards without manifest and index, read from their beginning.
     rows: first and end; of a stream they must be given.   weight: times that each row is read in an epoch.
     share: part of all rows that are read, in place of a weight.
+    augment: whether training changes its pictures as encoder.views says; not where a text tells a place or a side.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -53,6 +50,7 @@ class SetUse:
     weight: PositiveFloat = 1.0
     share: Share | None = None
     stream: str | None = None
+    augment: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ class HardwareProfile:
     workers: NonNegativeInt
     threads: PositiveInt | None
     timeout_s: PositiveFloat
+    memory_gb: PositiveFloat | None = None
 
     @property
     def world(self) -> int:
@@ -118,57 +117,6 @@ class LoggingSettings:
     project: str
     group: str | None
     progress: bool
-
-
-@dataclass(frozen=True)
-class KeepSettings:
-    """Checkpoints that stay: the last so many, the best so many, and one every so many steps.
-
-    by: what a validation is judged by, "val/loss" (lowest) or "val/<benchmark>" (highest).
-    """
-
-    __pydantic_config__: ClassVar = STRICT
-    last: PositiveInt
-    best: NonNegativeInt
-    every: PositiveInt | None
-    by: str = "val/loss"
-
-    def rank(self, metrics: Mapping[str, float]) -> float:
-        """Of a validation's metrics; lower is better, not finite if the metric is missing."""
-        value = metrics.get(self.by, math.nan)
-        return value if self.by == "val/loss" else -value
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """clip_norm: limit of the norm over all gradients; clip_each: part -> limit of each tensor's own norm, applied first."""
-
-    __pydantic_config__: ClassVar = STRICT
-    name: Literal["adam", "adamw"]
-    betas: Pair
-    eps: PositiveFloat
-    weight_decay: NonNegativeFloat
-    clip_norm: PositiveFloat | None
-    clip_each: dict[str, PositiveFloat | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """warmup: share of all steps, rising linearly from 0; floor: last rate as a share of the peak."""
-
-    __pydantic_config__: ClassVar = STRICT
-    name: Literal["constant", "linear", "cosine"]
-    warmup: Fraction
-    floor: Fraction
-
-
-@dataclass(frozen=True)
-class LanguageLossSettings:
-    """reduction: what the loss of a step is a mean over."""
-
-    __pydantic_config__: ClassVar = STRICT
-    name: Literal["language"]
-    reduction: Literal["token", "sample"]
 
 
 @dataclass(frozen=True)
@@ -191,15 +139,17 @@ class RunConfig:
     init_from: str | None
     weights: dict[str, str | None]
     paths: Paths
+    model: dict[str, Any]
     encoder: dict[str, Any]
-    connector: dict[str, Any]
-    llm: dict[str, Any]
-    fusion: dict[str, Any]
+    connector: dict[str, Any] | None
+    llm: dict[str, Any] | None
+    fusion: dict[str, Any] | None
     phase: dict[str, Any]
     data: DataSettings
     benchmarks: dict[str, WatchSettings | None]
     hardware: HardwareProfile
     logging: LoggingSettings
+    text: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +187,7 @@ class BenchmarkSettings:
     split_by: keys of the gold data whose values get a result of their own.   prompt, option: texts with {fields}.
     candidates, normalise: of decoding=likelihood; what is compared, and whether per token.
     controls: the same model again, with grey pictures (blank) or with other questions' pictures (shuffled).
+    temperature, draws: of decoding=sampled; what scores are divided by, and answers to each question.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -247,7 +198,7 @@ class BenchmarkSettings:
     reader: dict[str, Any]
     prompt: str
     option: str
-    decoding: Literal["greedy", "likelihood"]
+    decoding: Literal["greedy", "sampled", "likelihood", "similarity"]
     candidates: Literal["letters", "options"] | list[str] | None
     normalise: Literal["none", "tokens"]
     max_new_tokens: PositiveInt
@@ -255,6 +206,8 @@ class BenchmarkSettings:
     prior: PriorSettings | None
     get: str
     license: str
+    temperature: PositiveFloat = 1.0
+    draws: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -279,7 +232,7 @@ class EvaluateConfig:
     change: dict[str, dict[str, Any]]
     limit: PositiveInt | None
     seed: Seed
-    decoding: Literal["greedy", "likelihood"] | None
+    decoding: Literal["greedy", "sampled", "likelihood"] | None
     ocr: Literal["none", "rapidocr", "easyocr"]
     controls: list[Literal["blank", "shuffled"]] | None
     shifts: NonNegativeInt
@@ -307,8 +260,21 @@ class ImportConfig:
     """The whole of conf/import_checkpoint.yaml."""
 
     __pydantic_config__: ClassVar = STRICT
-    format: Literal["purevlm", "supravl_nano"]
+    format: Literal["purevlm", "supravl_nano", "keural"]
     path: str
+    out: str
+    base: str | None
+    encoder: str | None
+    quantize: Literal["nf4"] | None
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The whole of conf/export.yaml."""
+
+    __pydantic_config__: ClassVar = STRICT
+    model: str
+    to: Literal["hf", "internvl", "llava", "keural", "merged"]
     out: str
 
 
@@ -322,12 +288,27 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """config.json of a saved model: its parts, as in a run's configuration. format: version of this layout."""
+class BaseSettings:
+    """A language model that stays in the folder that it came from. fingerprint: of its weights."""
 
     __pydantic_config__: ClassVar = STRICT
-    format: Literal[1]
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json of a saved model: its parts, as in a run's configuration.
+
+    format: version of this layout.   base: of a language model whose weights are not saved with it.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+    format: Literal[2]
+    model: dict[str, Any]
     encoder: dict[str, Any]
-    connector: dict[str, Any]
-    llm: dict[str, Any]
-    fusion: dict[str, Any]
+    connector: dict[str, Any] | None = None
+    llm: dict[str, Any] | None = None
+    fusion: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    base: BaseSettings | None = None

@@ -31,7 +31,8 @@ def conversations(sample: Sample, pair: bool = False) -> list[tuple[Turn, ...]]:
     One conversation; of independent questions (meta "independent") one for each question and its answer, all with
     the pictures of the first; of a preference pair (pair=True) the chosen and the rejected one.
     """
-    if pair and sample.rejected is not None:
+    if pair:
+        assert sample.rejected is not None  # rows without it are refused first
         return [sample.turns, (*sample.turns[:-1], Turn("assistant", (sample.rejected,)))]
     if not sample.meta.get("independent"):
         return [sample.turns]
@@ -54,7 +55,7 @@ def join(rows: Sequence[Row]) -> Layout:
     its pixels; rows that share no more than that stand side by side.
     """
     if len(rows) == 1:
-        return _side_by_side(rows)
+        return side_by_side(rows)
     common = 0
     for tokens in zip(*(zip(row.ids, row.labels, strict=True) for row in rows), strict=False):
         if len(set(tokens)) > 1 or tokens[0][1] != IGNORE:
@@ -65,7 +66,7 @@ def join(rows: Sequence[Row]) -> Layout:
         common -= 1
     prefix = common - 1
     if prefix < 1:
-        return _side_by_side(rows)
+        return side_by_side(rows)
     layout = Layout([], [], [], [], [], [])
     _append(layout, rows[0], 0, 0, prefix, parent=-1)
     for number, row in enumerate(rows):
@@ -73,7 +74,8 @@ def join(rows: Sequence[Row]) -> Layout:
     return layout
 
 
-def _side_by_side(rows: Sequence[Row]) -> Layout:
+def side_by_side(rows: Sequence[Row]) -> Layout:
+    """Every row a segment of its own that sees nothing of the others."""
     layout = Layout([], [], [], [], [], [])
     for number, row in enumerate(rows):
         _append(layout, row, number, 0, len(row.ids), parent=-1)

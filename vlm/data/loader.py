@@ -72,6 +72,7 @@ class Reading:
 
     cache_gb: memory for examples that are ready to batch, of each process that reads.
     bytes_a_token: of stored text, for what the index says about lengths; None = lengths are not asked for.
+    pairs: whether rows are preference pairs, of which both answers are read; a row that is none is skipped by name.
     """
 
     prompts: Sequence[str]
@@ -79,6 +80,7 @@ class Reading:
     cache_gb: float
     seed: int | None = None
     bytes_a_token: float | None = None
+    pairs: bool = False
 
 
 class Rows(Dataset):
@@ -91,8 +93,7 @@ class Rows(Dataset):
 
     def __init__(self, slices: Sequence[Slice], mix: Mix, processor: Processor, reading: Reading) -> None:
         self.slices, self.mix, self.processor, self.reading = slices, mix, processor, reading
-        # Pixels that are drawn anew at each visit cannot be kept.
-        self._free = 0 if reading.seed is not None and processor.views.random else int(reading.cache_gb * 2**30)
+        self._free = int(reading.cache_gb * 2**30)
         self._cache: dict[tuple[int, int], dict[int, Example]] = {}
         self._choices: dict[tuple[int, int], int] = {}
 
@@ -120,10 +121,12 @@ class Rows(Dataset):
             return found
         stored = self.slices[place.source][place.row]
         choices = max(1, len(stored.meta.get("captions", ())))
-        seed = None if self.reading.seed is None else mixed(self.reading.seed, position)
+        augmented = self.reading.seed is not None and self.slices[place.source].augment
+        seed = mixed(self.reading.seed, position) if augmented else None  # type: ignore[arg-type]
         conversation = as_conversation(stored, self.reading.prompts, visit)
-        found = self.processor.example(conversation, self.reading.all_text, seed=seed)
-        if found.bytes <= self._free:
+        found = self.processor.example(conversation, self.reading.all_text, seed=seed, pair=self.reading.pairs)
+        # Pixels that are drawn anew at each visit cannot be kept.
+        if found.bytes <= self._free and not (augmented and self.processor.views.random):
             self._free -= found.bytes
             self._choices[at] = choices
             self._cache.setdefault(at, {})[visit % choices] = found

@@ -17,6 +17,7 @@ from vlm.contracts.sample import Sample, Turn
 from vlm.contracts.vision import VisionSpec
 from vlm.data.branches import conversations, join
 from vlm.data.order import mixed
+from vlm.data.pairs import changed_tokens, last_answer, refuse_no_pair
 from vlm.data.pictures import decode
 from vlm.data.template import Row, Template
 from vlm.data.tokens import TextTokenizer
@@ -55,18 +56,24 @@ class Processor:
         seed: int | None = None,
         pair: bool = False,
     ) -> Example:
-        """seed: of the sample's augmentation, None for none.   pair: show chosen and rejected answer of a preference.
+        """seed: of the sample's augmentation, None for none.   pair: show chosen and rejected answer of a preference,
+        as the last two segments; they alone carry loss, and both see the same views.
 
         Raises: InputError whose message begins with the reason, for a sample that cannot be used.
         """
+        if pair:
+            refuse_no_pair(sample, self.tokens_a_view > 0)
         self._room(sum(isinstance(part, int) for turn in sample.turns for part in turn.parts), token_budget)
         made = self._views(sample, seed)
         texts = conversations(sample, pair)
-        rows = [self.row(turns, [len(views) for views in made], all_text, token_budget) for turns in texts]
+        shown = [len(views) for views in made]
+        rows = [self.row(turns, shown, all_text and not pair, token_budget) for turns in texts]
+        rows = [last_answer(row) for row in rows] if pair else rows
         if all(label == IGNORE for row in rows for label in row.labels):
             raise InputError("text_empty: no token of this sample carries loss; check its turns and llm.template")
         identities = [int(medium.sha256[:15], 16) for medium in sample.media]
-        return self._example(sample.key, rows, texts, made, identities)
+        changed = changed_tokens(rows, self.tokenizer.decode) if pair else None
+        return self._example(sample.key, rows, texts, made, identities, changed)
 
     def open_example(self, sample: Sample) -> Example:
         """A sample whose last turn is the user's: a row that waits for its answer, its views finished."""
@@ -174,7 +181,7 @@ class Processor:
     def collate(self, examples: Sequence[Example], token_budget: int | None = None, pack: bool = False) -> Batch:
         """A row an example, padded on the right; with pack one row that holds all of them without padding.
 
-        A batch without pictures gets one blank view.
+        A batch without pictures gets one blank view; one of pairs says so.
         """
         views = [view for example in examples for view in example.views]
         slots, first = [], 0
@@ -191,6 +198,8 @@ class Processor:
         segments = torch.cat([example.segment for example in examples])
         segments += torch.tensor(begins[:-1]).repeat_interleave(lengths)
         inside = None if pack else torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+        changed = [example.changed for example in examples if example.changed is not None]
+        pairs = len(changed) == len(examples)
         return Batch(
             ids=_laid(torch.cat([example.ids for example in examples]), inside, 0),
             labels=_laid(torch.cat([example.labels for example in examples]), inside, IGNORE),
@@ -201,7 +210,9 @@ class Processor:
             views=torch.stack(views),
             slots=torch.tensor(slots, dtype=torch.long).reshape(-1, 2),
             pictures=torch.tensor(pictures),
+            changed=_laid(torch.cat(changed), inside, False) if pairs else None,
             token_budget=token_budget,
+            pairs=pairs,
             keys=tuple(example.key for example in examples),
         )
 
@@ -212,8 +223,9 @@ class Processor:
         texts: Sequence[Sequence[Turn]],
         made: Sequence[Sequence[Tensor]],
         identities: Sequence[int],
+        changed: Sequence[Sequence[bool]] | None = None,
     ) -> Example:
-        """rows: of `texts`, in the same order.   made: views of each medium."""
+        """rows: of `texts`, in the same order.   made: views of each medium.   changed: for each row and position."""
         layout = join(rows)
         firsts = list(accumulate((len(views) for views in made), initial=0))
         slots: list[int] = []
@@ -234,10 +246,13 @@ class Processor:
             slots=tuple(slots),
             pictures=tuple(identity for identity, views in zip(identities, made, strict=True) for _ in views),
             cut=any(row.cut for row in rows),
+            changed=None
+            if changed is None
+            else torch.tensor([mark for row, begin, end in layout.taken for mark in changed[row][begin:end]]),
         )
 
 
-def _laid(flat: Tensor, inside: Tensor | None, padding: int) -> Tensor:
+def _laid(flat: Tensor, inside: Tensor | None, padding: int | bool) -> Tensor:
     """flat [T], the rows one after another -> where `inside` [R, L] is true; None for one row of all."""
     if inside is None:
         return flat.unsqueeze(0)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows start .. stop-1 of a set. weight, share: as in `SetUse`."""
+    """Rows start .. stop-1 of a set. weight, share, augment: as in `SetUse`."""
 
     name: str
     shards: ShardSet | StreamSet
@@ -29,6 +29,7 @@ class Slice:
     stop: int
     weight: float = 1.0
     share: float | None = None
+    augment: bool = True
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -63,7 +64,7 @@ def open_slices(root: str, uses: Mapping[str, SetUse | None]) -> list[Slice]:
                 f"data: {name} {has}, but rows {start} to {stop} are asked for; set "
                 f"data.<use>.{name}.rows to a first row and a larger end{' within it' if use.stream is None else ''}"
             )
-        slices.append(Slice(name, shards, start, stop, use.weight, use.share))
+        slices.append(Slice(name, shards, start, stop, use.weight, use.share, use.augment))
     return slices
 
 
@@ -98,6 +99,7 @@ def open_all(root: str, settings: DataSettings) -> Opened:
     opened = [part for parts in slices.values() for part in parts]
     if streams := sorted({part.name for part in opened if isinstance(part.shards, StreamSet)}):
         log.warning("read as a stream: %s; what that cannot promise: %s", ", ".join(streams), PROMISES)
+    _tell_faults(slices["train"])
     flags = _flags(opened)
     _refuse_licences(flags, settings.licence_policy)
     return Opened(slices, {**describe(slices), "license_flags": union(flags)})
@@ -129,6 +131,13 @@ def _refuse_evaluation(slices: Sequence[Slice]) -> None:
                 f"data.train.{part.name}.split: {part.shards.split} is for scoring alone; scores of a model that was "
                 "trained on it say nothing. Name another split, or allow it with data.allow_eval_split=true"
             )
+
+
+def _tell_faults(slices: Sequence[Slice]) -> None:
+    for part in slices:
+        if isinstance(part.shards, ShardSet) and (declared := part.shards.manifest.get("declared_faults")):
+            told = ", ".join(f"{count:,} {fault}" for fault, count in declared.items())
+            log.warning("%s holds faults put in on purpose: %s in %s samples", part.name, told, f"{len(part.shards):,}")
 
 
 def _refuse_doubles(slices: Sequence[Slice]) -> None:
@@ -204,11 +213,13 @@ def _entry(part: Slice) -> dict[str, Any]:
     shards = part.shards
     if isinstance(shards, StreamSet):
         return {"address": shards.address, "rows": len(part), "promises": PROMISES, "license": None}
+    declared = shards.manifest.get("declared_faults")
     return {
         "dir": str(shards.directory),
         "rows": len(part),
         "manifest_sha256": shards.manifest_sha256,
         "license": shards.license,
+        **({"declared_faults": declared} if declared else {}),
     }
 
 

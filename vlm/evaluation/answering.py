@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from vlm.contracts.benchmark import Picture, Question, Reply
-from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.benchmark import Question, Reply
+from vlm.contracts.errors import InputError
 from vlm.contracts.example import Example
 from vlm.contracts.sample import Turn
-from vlm.data.pictures import decode
 from vlm.evaluation.prompts import Asked
+from vlm.evaluation.views import views_of
 from vlm.models.generation import answers
 from vlm.models.likelihood import log_probabilities
 from vlm.models.vlm import VLM
@@ -28,12 +28,21 @@ class Answering:
     """Asks one model. batch: rows decoded together; token_budget: visual tokens a picture.
 
     normalise: of answers that are compared, "none" takes the log-probability of the whole, "tokens" per token.
+    temperature: draws what is spoken, by the seed and the question's id; None for the most probable token.
     """
 
     def __init__(
-        self, model: VLM, batch: int, token_budget: int | None = None, normalise: Literal["none", "tokens"] = "none"
+        self,
+        model: VLM,
+        batch: int,
+        token_budget: int | None = None,
+        normalise: Literal["none", "tokens"] = "none",
+        temperature: float | None = None,
+        seed: int = 0,
     ) -> None:
         self.model, self.batch, self.token_budget, self.normalise = model, batch, token_budget, normalise
+        drawn = {"decoding": "sampled", "temperature": temperature, "seed": seed}
+        self.decoding: dict[str, Any] = {"decoding": "greedy"} if temperature is None else drawn
 
     def __call__(self, questions: Sequence[Question], put: Callable[[Question], Asked]) -> Iterator[list[Reply]]:
         """Replies to all questions, some at a time, in an order of its own. put: how a question is asked.
@@ -67,23 +76,11 @@ class Answering:
 
     def _replies(self, asked: Sequence[Asked]) -> list[Reply]:
         known = {picture.id: picture for one in asked for picture in one.pictures}
-        views = {name: self._views(picture) for name, picture in known.items()}
+        views = {name: views_of(self.model.processor, picture) for name, picture in known.items()}
         identities = {name: number for number, name in enumerate(known)}
         comparing = [one for one in asked if one.candidates]
         speaking = [one for one in asked if not one.candidates]
         return [*self._spoken(speaking, views, identities), *self._compared(comparing, views, identities)]
-
-    def _views(self, picture: Picture) -> list[Tensor]:
-        processor = self.model.processor
-        if picture.type != "image":
-            raise InputError(f"{picture.id}: this model takes pictures, no clips; choose benchmarks of pictures")
-        try:
-            return processor.finished(processor.views(decode(picture.read(), picture.id, least=processor.views.least)))
-        except (InputError, OSError) as error:
-            raise RunError(
-                f"{picture.id} cannot be shown: {error}; a score without it would be no score of this benchmark. Copy "
-                "its files again; the same command goes on"
-            ) from error
 
     def _spoken(
         self, asked: Sequence[Asked], views: dict[str, list[Tensor]], identities: dict[str, int]
@@ -108,6 +105,7 @@ class Answering:
                 together=self.batch,
                 token_budget=self.token_budget,
                 max_new_tokens=longest,
+                **self.decoding,
             )
             for (one, _), reply in zip(rows, said, strict=True):
                 yield Reply(one.id, reply.text, truncated=not reply.ended)
@@ -163,7 +161,7 @@ class Answering:
         best = [number for number, score in enumerate(scores) if score == max(scores)]
         if len(best) > 1:
             return Reply(one.id, "", fault=f"tied: {len(best)} answers are equally probable")
-        return Reply(one.id, one.candidates[best[0]][1])
+        return Reply(one.id, one.said(scores))
 
 
 def _until(groups: Iterator[list[Question]], count: int) -> Iterator[list[Question]]:

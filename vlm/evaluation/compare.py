@@ -15,6 +15,7 @@ from vlm.evaluation.records import RESULTS, SCORED, answered, read_entries
 from vlm.evaluation.results import ABOVE, FEWEST_GROUPS, Answered, Figures, splits_of
 
 ASKED_ALIKE = ("benchmark", "limit", "seed", "ocr", "data", "token_budget")  # settings that must agree
+HIGHER, LOWER = "higher than the first", "lower than the first"  # of measures that say nothing of better or worse
 BETTER, WORSE, UNCLEAR = "better than the first", "worse than the first", "no difference shown"
 
 
@@ -42,10 +43,21 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Another measure of the same answers, such as how often something was invented; fields as those of `Line`."""
+
+    metric: str
+    top: float
+    scores: tuple[Score | None, ...]
+    pairs: tuple[Pair | None, ...]
+
+
+@dataclass(frozen=True)
 class Line:
     """What was asked and scored alike. asked: the settings that agree.   top: the metric's greatest value.
 
     scores: of each model, None where it has none.   pairs: of each model with the first, None where one has no score.
+    beside: the other measures, on all questions; those of the splits stand in each model's results.
     """
 
     benchmark: str
@@ -57,6 +69,7 @@ class Line:
     asked: Mapping[str, Any]
     scores: tuple[Score | None, ...]
     pairs: tuple[Pair | None, ...]
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,8 +153,17 @@ def _lines(sheets: Sequence[_Sheet | None]) -> Iterator[Line]:
             top=entry["top"],
             asked=asked,
             scores=tuple(_score(entry) if entry else None for entry in own),
-            pairs=tuple(found.get(split) for found in pairs),
+            pairs=tuple(found[split][0] if split in found else None for found in pairs),
+            beside=tuple(_beside(own, [found.get(split, ()) for found in pairs])) if split == "all" else (),
         )
+
+
+def _beside(own: Sequence[Mapping[str, Any] | None], pairs: Sequence[Sequence[Pair]]) -> Iterator[Beside]:
+    """own: of each model its entry of results.json.   pairs: of each model, for every measure, () for none."""
+    known = next(entry for entry in own if entry)["details"]["measures"]
+    for number, (name, measure) in list(enumerate(known.items()))[1:]:
+        scores = tuple(_measured(entry, name) if entry else None for entry in own)
+        yield Beside(name, measure["top"], scores, tuple(found[number] if found else None for found in pairs))
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
@@ -149,8 +171,14 @@ def _score(entry: Mapping[str, Any]) -> Score:
     return Score(entry["score"], (low, high), entry["unparsable"], entry["verdict"] == ABOVE)
 
 
-def _pairs(first: _Sheet, other: _Sheet) -> dict[str, Pair]:
-    """Split -> the two models on it."""
+def _measured(entry: Mapping[str, Any], name: str) -> Score:
+    found = entry["details"]["measures"][name]
+    low, high = found["interval"]
+    return Score(found["value"], (low, high), entry["unparsable"], is_above=True)  # no baseline is known of it
+
+
+def _pairs(first: _Sheet, other: _Sheet) -> dict[str, list[Pair]]:
+    """Split -> the two models on it, of all questions by every measure, the headline first."""
     one, two = answered(first.path), answered(other.path)
     if one.ids != two.ids:
         raise InputError(
@@ -159,17 +187,27 @@ def _pairs(first: _Sheet, other: _Sheet) -> dict[str, Pair]:
         )
     rows = one.scored(first.variant), two.scored(first.variant)
     both = [(split, places) for split, places in splits_of(one) if split in other.headlines]
-    return {split: _pair(one, *([own[place] for place in places] for own in rows)) for split, places in both}
+    found = {}
+    for split, places in both:
+        own = ([given[place] for place in places] for given in rows)
+        found[split] = _compared(one, *own, most=None if split == "all" else 1)
+    return found
 
 
-def _pair(asked: Answered, first: Sequence[Scored], other: Sequence[Scored]) -> Pair:
-    own, base = Figures(asked.scorer.measures(other)[:1], other), asked.scorer.measures(first)[0]
-    found = own.against(base, first)
+def _compared(asked: Answered, first: Sequence[Scored], other: Sequence[Scored], most: int | None) -> list[Pair]:
+    """By the headline, then by every other measure, of which nothing says whether more is better. most: measures."""
+    own, base = Figures(asked.scorer.measures(other)[:most], other), asked.scorer.measures(first)[:most]
+    headline = _pair(own.against(base[0], first), _mcnemar(base[0], first, other), (BETTER, WORSE))
+    rest = [_pair(own.beside(number, base[number]), None, (HIGHER, LOWER)) for number in range(1, len(base))]
+    return [headline, *rest]
+
+
+def _pair(found: Mapping[str, Any], p: float | None, readings: tuple[str, str]) -> Pair:
     low, high = found["interval"]
     reading = UNCLEAR
     if found["differing"] >= FEWEST_GROUPS:  # as for baselines: with fewer, all in favour, it may be chance
-        reading = BETTER if low > 0 else WORSE if high < 0 else UNCLEAR
-    return Pair(found["difference"], (low, high), _mcnemar(base, first, other), reading)
+        reading = readings[0] if low > 0 else readings[1] if high < 0 else UNCLEAR
+    return Pair(found["difference"], (low, high), p, reading)
 
 
 def _mcnemar(measure: Measure, first: Sequence[Scored], second: Sequence[Scored]) -> float | None:

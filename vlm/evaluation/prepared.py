@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,11 @@ class Prepared:
             raise InputError(f"benchmark {self.settings.name}: {error}\n  its files: {self.settings.get}") from error
         if not found:
             raise InputError(f"benchmark {self.settings.name}: its files hold no question; {self.settings.get}")
-        return found
+        return (
+            found
+            if self.settings.draws == 1
+            else [again for one in found for again in _drawn(one, self.settings.draws)]
+        )
 
     @property
     def count(self) -> int:
@@ -53,6 +57,7 @@ class Prepared:
 
         Raises: InputError, before anything expensive starts.
         """
+        self._refuse_idle()
         everything = self.everything
         try:
             questions = subset(everything, limit, seed, self.scorer.whole_groups)
@@ -62,6 +67,17 @@ class Prepared:
         except InputError as error:
             raise InputError(f"benchmark {self.settings.name}: {error}") from error
         return questions
+
+    def _refuse_idle(self) -> None:
+        """Raises: InputError for keys of sampling where nothing is drawn."""
+        settings = self.settings
+        given = {"temperature": settings.temperature != 1.0, "draws": settings.draws != 1}
+        idle = [key for key, is_given in given.items() if is_given]
+        if idle and settings.decoding != "sampled":
+            raise InputError(
+                f"benchmark {settings.name}: {', '.join(idle)} means nothing to decoding={settings.decoding}; leave it out, "
+                "or set decoding=sampled"
+            )
 
     def _refuse_gold(self, question: Question) -> None:
         """What this scorer cannot read, or what results cannot be split by."""
@@ -81,3 +97,8 @@ class Prepared:
                 f"question {question.id}: scorer {self.settings.scorer} cannot read its gold data {str(reference)[:120]} "
                 f"({type(error).__name__}: {error})"
             ) from error
+
+
+def _drawn(question: Question, draws: int) -> Iterator[Question]:
+    """The same question several times, each with an id, and so with random numbers, of its own; one group."""
+    return (replace(question, id=f"{question.id}/draw {number}") for number in range(draws))

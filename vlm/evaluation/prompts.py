@@ -16,19 +16,40 @@ from vlm.evaluation.ocr import with_text
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MARK = re.compile(r"<image (\d+)>")
+RANKED, TOP = "zeroshot", 5  # the scorer that reads several answers, the likeliest first, and how many
 CHOICES = ("options", "choices", "candidates")  # keys of gold data under which scorers keep the options
+
+
+@dataclass(frozen=True)
+class Search:
+    """The picture looks for its texts among `texts`; or, without them, `text` looks for its picture among the pictures.
+
+    right: places of what is to be found.
+    """
+
+    text: str
+    texts: tuple[str, ...]
+    right: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Asked:
     """parts: of the user's turn, text or the index of a picture.   candidates: an answer's text and what it stands for,
-    if answers are compared by their probability; () to let the model speak."""
+    if answers are compared by their probability; () to let the model speak.   search: if something is looked for.
+    ranked: how many of the candidates are told, the likeliest first."""
 
     id: str
     parts: tuple[str | int, ...]
     pictures: tuple[Picture, ...]
     max_new_tokens: int
     candidates: tuple[tuple[str, str], ...] = ()
+    search: Search | None = None
+    ranked: int = 1
+
+    def said(self, scores: Sequence[float]) -> str:
+        """What the likeliest candidates stand for, one a line. scores: of each candidate."""
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        return "\n".join(self.candidates[place][1] for place in order[: self.ranked])
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -36,7 +57,14 @@ class Asked:
 
     @property
     def prompt(self) -> str:
-        """Exactly what is sent, pictures as <image N>."""
+        """Exactly what is sent, pictures as <image N>; of a search what looks for what."""
+        if self.search is not None:
+            among = f"<image 1> to <image {len(self.pictures)}>"
+            return (
+                f"<image 1> among {len(self.search.texts)} texts"
+                if self.search.texts
+                else f"{self.search.text} among {among}"
+            )
         return "".join(part if isinstance(part, str) else f"<image {part + 1}>" for part in self.parts)
 
 
@@ -54,6 +82,8 @@ def ask(
     once, and their marks stay in the text.
     Raises: InputError for a prompt that names unknown fields, more options than letters, or a missing picture.
     """
+    if settings.decoding == "similarity":
+        return _searched(question, settings)
     letters = LETTERS[: len(question.options)]
     if len(question.options) > len(LETTERS):
         raise InputError(f"{settings.name} {question.id}: {len(question.options)} options, there are only 26 letters")
@@ -66,7 +96,25 @@ def ask(
     text = with_text(text, recognised or "")
     candidates = _candidates(question, settings, letters) if settings.decoding == "likelihood" else ()
     parts = _with_pictures(question, text, settings.name, inline)
-    return Asked(question.id, parts, question.pictures, question.max_new_tokens or settings.max_new_tokens, candidates)
+    longest = question.max_new_tokens or settings.max_new_tokens
+    ranked = TOP if settings.scorer == RANKED else 1
+    return Asked(question.id, parts, question.pictures, longest, candidates, ranked=ranked)
+
+
+def _searched(question: Question, settings: BenchmarkSettings) -> Asked:
+    """Raises: InputError for a question that is no search, and for a prompt, as a text is compared as it is."""
+    gold = question.reference
+    if not isinstance(gold, Mapping) or not gold.get("right") or not gold.get("direction"):
+        raise InputError(
+            f"{settings.name} {question.id}: decoding=similarity searches galleries, and this is no question of one; "
+            "choose greedy or likelihood"
+        )
+    if settings.prompt != "{question}":
+        raise InputError(
+            f'{settings.name}: prompt: texts of a gallery are compared as they are; set it to "{{question}}"'
+        )
+    search = Search(question.text, question.options, tuple(gold["right"]))
+    return Asked(question.id, (), question.pictures, settings.max_new_tokens, search=search)
 
 
 def rotated(question: Question, shift: int) -> Question:

@@ -211,15 +211,24 @@ class Figures:
 
     def against(self, measure: Measure, rows: Sequence[Scored]) -> dict[str, Any]:
         """The headline minus another's on the same rows, in pairs: score, difference, interval, differing groups."""
-        value = float(measure.combine(measure.columns.sum(0)))
-        spread = self.measures[0].combine(self.draws[0]) - measure.combine(self.resamples.sums(measure.columns))
         own, other = np.array([row.score for row in self.rows]), np.array([row.score for row in rows])
-        net = np.bincount(self.resamples.group_of, weights=own - other)
+        return self._against(0, measure, (own - other)[:, None])
+
+    def beside(self, number: int, measure: Measure) -> dict[str, Any]:
+        """The same of any measure, which another's rows have too."""
+        return self._against(number, measure, self.measures[number].columns - measure.columns)
+
+    def _against(self, number: int, measure: Measure, changes: np.ndarray) -> dict[str, Any]:
+        """changes [n, K]: of each row; a group whose changes cancel out does not differ."""
+        value = float(measure.combine(measure.columns.sum(0)))
+        drawn = self.resamples.sums(measure.columns)
+        net = np.zeros((self.resamples.count, changes.shape[1]))
+        np.add.at(net, self.resamples.group_of, changes)
         return {
             "score": value,
-            "difference": self.value(0) - value,
-            "interval": percentile_interval(spread),
-            "differing": int((np.abs(net) > 1e-9).sum()),
+            "difference": self.value(number) - value,
+            "interval": percentile_interval(self.measures[number].combine(self.draws[number]) - measure.combine(drawn)),
+            "differing": int((np.abs(net) > 1e-9).any(1).sum()),
         }
 
 

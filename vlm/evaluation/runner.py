@@ -30,8 +30,10 @@ from vlm.evaluation.records import (
     write_questions,
 )
 from vlm.evaluation.results import headline, results
+from vlm.evaluation.scorers.retrieval import TEXT_TO_IMAGE
 from vlm.evaluation.sheets import Sheet
 from vlm.evaluation.subset import share, subset
+from vlm.evaluation.suited import refuse_unsuited
 from vlm.evaluation.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SCORING = ("variants", "split_by", "get", "license", "controls", "prior")  # keys that change no answer
+DRAWING = ("temperature", "draws")  # keys of sampled answers alone
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Asking:
     """How every benchmark of one evaluation is asked.
 
     model: its folder, for people.   weights: its fingerprint.   data: folder of prepared sets.   shifts: questions of
-    choices that are asked again with moved options and without letters.   inline: whether the model's template can place
-    pictures inside a text.   note: what is to be said with every result.   recognised: reads text in pictures.
+    choices that are asked again with moved options and without letters.   speaks: whether the model has a language
+    model.   inline: whether its template can place pictures inside a text.   note: what is to be said with every result.   recognised: reads text in pictures.
     part, parts: which share this process answers.
     """
 
@@ -58,6 +61,7 @@ class Asking:
     seed: int
     shifts: int
     token_budget: int | None
+    speaks: bool = True
     inline: bool = True
     note: str | None = None
     recognised: Recognised | None = None
@@ -81,6 +85,7 @@ class Task:
         settings = prepared.settings
         self.settings, self.asking, self.scorer = settings, asking, prepared.scorer
         self.questions, count = prepared.questions(asking.limit, asking.seed), prepared.count
+        refuse_unsuited(settings, self.questions, asking.speaks)
         # A limit that leaves nothing out is none: the same questions are not asked twice under two names.
         self._limit = asking.limit if len(self.questions) < count else None
         # Shared out by the pictures of the plain questions: all grey ones are one picture.
@@ -92,8 +97,9 @@ class Task:
     def _identity(self, reader: Reader) -> dict[str, Any]:
         """What decides the answers."""
         asking = self.asking
+        idle = SCORING if self.settings.decoding == "sampled" else (*SCORING, *DRAWING)
         return {
-            "benchmark": {key: value for key, value in asdict(self.settings).items() if key not in SCORING},
+            "benchmark": {key: value for key, value in asdict(self.settings).items() if key not in idle},
             "weights": asking.weights,
             "decoding": self.settings.decoding,
             "max_new_tokens": self.settings.max_new_tokens,
@@ -123,7 +129,8 @@ class Task:
     def _bias_checks(self) -> list[Condition]:
         """Choices again with moved options and without letters, where their gold data name a letter."""
         lettered = [question for question in self.questions if len(options_of(question.reference) or ()) > 1]
-        by_letter = self.settings.decoding == "greedy" or self.settings.candidates in (None, "letters")
+        spoken = self.settings.decoding != "likelihood"
+        by_letter = spoken or self.settings.candidates in (None, "letters")
         if not lettered or not by_letter or not self.asking.shifts or self.scorer.whole_groups:
             return []
         again = subset(lettered, self.asking.shifts, self.asking.seed, whole_groups=False)
@@ -131,7 +138,7 @@ class Task:
             Condition(f"shift{shift}", [q for q in again if len(q.options) > shift], partial(rotated, shift=shift))
             for shift in range(1, max(len(question.options) for question in again))
         ]
-        return [*found, Condition("unlettered", again)] if self.settings.decoding == "greedy" else found
+        return [*found, Condition("unlettered", again)] if spoken else found
 
     def missing(self, condition: Condition) -> list[Question]:
         """Those of this process's share that have no answer yet, as they are."""
@@ -197,7 +204,7 @@ class Task:
         by_id = {question.id: question for question in self.questions}
         shown = []
         for row in rows:
-            pictures = [picture for picture in by_id[row["id"]].pictures if picture.type == "image"]
+            pictures = [picture for picture in _shown(by_id[row["id"]]) if picture.type == "image"]
             if pictures:
                 name = f"{self.sheet.path.name}-{len(shown):02d}.png"
                 picture = thumbnail(pictures[0].read(), pictures[0].id)
@@ -214,6 +221,12 @@ class Task:
             return
         with self.sheet.writer("prior", "0/1", anew=True) as writer:  # the set may have been prepared anew
             writer.write(prior_replies(self.questions, directory))
+
+
+def _shown(question: Question) -> Sequence[Picture]:
+    """Its pictures; of a search among many the right ones."""
+    searched = isinstance(question.reference, Mapping) and question.reference.get("direction") == TEXT_TO_IMAGE
+    return [question.pictures[place] for place in question.reference["right"]] if searched else question.pictures
 
 
 def sha256(path: Path) -> str:

@@ -8,25 +8,32 @@ from typing import Any
 
 from torch.distributed.fsdp import FSDPModule
 
-from vlm.evaluation.answering import Answering
+from vlm.evaluation.answerers import answerer
 from vlm.evaluation.prepared import Prepared
 from vlm.evaluation.prompts import ask
 from vlm.evaluation.score import score_rows
+from vlm.evaluation.suited import refuse_unsuited
 
 BATCH = 64  # rows decoded together
 SEED = 0  # of the draw, so that all runs are asked the same
 
 
 class Watched:
-    """`limit` questions of a benchmark, the same at every validation. Raises: InputError as its reader does."""
+    """`limit` questions of a benchmark, the same at every validation.
 
-    def __init__(self, prepared: Prepared, limit: int) -> None:
+    speaks: whether the model that trains has a language model; None where that is not known yet.
+    Raises: InputError as its reader does, and for a benchmark that such a model cannot answer.
+    """
+
+    def __init__(self, prepared: Prepared, limit: int, speaks: bool | None = None) -> None:
         self.settings, self.scorer = prepared.settings, prepared.scorer
         self.questions = prepared.questions(limit, SEED)
+        if speaks is not None:
+            refuse_unsuited(self.settings, self.questions, speaks)
 
     def score(self, model: Any) -> float:
         """The headline on these questions."""
-        answering = Answering(model, BATCH, normalise=self.settings.normalise)
+        answering = answerer(model, self.settings, BATCH, seed=SEED)
         put = partial(ask, settings=self.settings, inline=model.processor.template.inline)
         said = {reply.id: reply for replies in answering(self.questions, put) for reply in replies}
         rows = score_rows(

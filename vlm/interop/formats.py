@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlm.contracts.errors import InputError
-from vlm.interop import purevlm, supravl_nano
+from vlm.interop import keural, purevlm, supravl_nano
 from vlm.interop.foreign import Foreign
 
-FORMATS = {"purevlm": purevlm.read, "supravl_nano": supravl_nano.read}
+WHOLE = {"purevlm": purevlm.read, "supravl_nano": supravl_nano.read}  # everything is in the file or folder
+FORMATS = (*WHOLE, "keural")
 
 
-def read_checkpoint(format: str, path: Path) -> Foreign:
+@dataclass(frozen=True)
+class Beside:
+    """What a published folder does not hold, of the layouts that leave something out.
+
+    base: folder of the language model.   quantize: how it is kept, as llm.quantize.
+    encoder: node of one's own encoder, which takes the place of the published one.
+    """
+
+    base: str | None = None
+    quantize: str | None = None
+    encoder: Mapping[str, Any] | None = None
+
+
+def read_checkpoint(format: str, path: Path, beside: Beside | None = None) -> Foreign:
     """Raises: InputError for an unknown format, a missing path, or a file that does not fit."""
+    beside = beside or Beside()
     if format not in FORMATS:
         raise InputError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
-    return FORMATS[format](path)
+    if format == "keural":
+        return keural.read(path, beside.base, beside.quantize, beside.encoder)
+    if given := [name for name, value in vars(beside).items() if value is not None]:
+        raise InputError(
+            f"{', '.join(given)}: means nothing to format={format}, which holds the whole model; leave it out"
+        )
+    return WHOLE[format](path)

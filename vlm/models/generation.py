@@ -6,26 +6,30 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from transformers import GenerationConfig
+from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import DynamicCache
 
 from vlm.contracts.batch import VISUAL
 from vlm.contracts.errors import InputError
 from vlm.contracts.example import Example
+from vlm.models.draws import Draws
 from vlm.models.hf_model import HFModel, Prefix
 from vlm.models.vlm import VLM
 
-Decoding = Literal["greedy", "top_k", "beam"]
+Decoding = Literal["greedy", "top_k", "beam", "sampled"]
 PRESETS: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "top_k": {"do_sample": True, "top_k": 50, "temperature": 0.8},  # SupraVL-Nano's published values
     # Sums of log-probabilities without length normalisation, as SupraVL-Nano publishes its beam.
     "beam": {"do_sample": False, "num_beams": 3, "length_penalty": 0.0, "early_stopping": "never"},
+    # The greatest of scores with noise of the row's own (vlm.models.draws).
+    "sampled": {"do_sample": False, "temperature": 1.0, "seed": 0},
 }
 
 WHOLE = {"max_new_tokens", "num_beams", "top_k"}
@@ -35,7 +39,8 @@ BELONGS = {  # options that only some decodings read
     "early_stopping": ("beam",),
     "top_k": ("top_k",),
     "top_p": ("top_k",),
-    "temperature": ("top_k",),
+    "temperature": ("top_k", "sampled"),
+    "seed": ("sampled",),
 }
 TOGETHER = 256  # rows decoded together
 
@@ -57,11 +62,18 @@ def answers(
     Rows that begin with the same pictures and text share them: their pictures are encoded once, and what lies up to
     the last picture goes through the language model once. Rows of equal length are decoded together, so that no row
     is padded and none depends on its neighbours. together: rows at a time.
-    options: `token_budget` as the examples were made with, and transformers' generation options.
+    options: `token_budget` as the examples were made with, and transformers' generation options. Decoding "sampled"
+    draws by `seed` and the example's key, at `temperature`; both are the answer's alone, so it is the same whatever
+    is decoded beside it.
     Raises: InputError for an unknown decoding or option, or a prompt that fills the model's positions.
     """
     budget = options.pop("token_budget", None)
     settings = _settings(model, decoding, options)
+    draw = (
+        partial(Draws, seed=settings.pop("seed"), temperature=settings.pop("temperature"))
+        if decoding == "sampled"
+        else None
+    )
     with evaluating(model):
         fronts, front_of = _fronts(examples)
         begun = _begun(model, fronts, budget)
@@ -76,12 +88,13 @@ def answers(
                 places = [front_of[number] for number in part]
                 rest = torch.stack([examples[number].ids[front:] for number in part])
                 prefix, embeds = begun[front].followed_by(places, model.llm.embed(rest.to(begun[front].device)))  # type: ignore[operator, union-attr]
-                said |= zip(part, _decode(model, embeds, prefix, length, settings), strict=True)
+                drawn = draw([examples[number].key for number in part]) if draw else None
+                said |= zip(part, _decode(model, embeds, prefix, length, settings, drawn), strict=True)
         return [said[number] for number in range(len(examples))]
 
 
 @contextlib.contextmanager
-def evaluating(model: VLM) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode for a while."""
     was_training = model.training
     model.eval()
@@ -150,7 +163,7 @@ def _begun(model: VLM, fronts: Sequence[Example], budget: int | None) -> dict[in
 def _settings(model: VLM, decoding: str, options: dict[str, Any]) -> dict[str, Any]:
     if decoding not in PRESETS:
         raise InputError(f"decoding={decoding!r} is unknown; choose one of {', '.join(PRESETS)}")
-    known = set(GenerationConfig().to_dict())
+    known = {"seed", *GenerationConfig().to_dict()}
     unknown = sorted(set(options) - known)
     if unknown:
         raise InputError(f"unknown generation option {', '.join(unknown)}; use transformers' names")
@@ -177,14 +190,17 @@ def _refuse_long(model: VLM, length: int) -> None:
         raise InputError(f"the prompt takes {length} positions and the model has {positions}; shorten it")
 
 
-def _decode(model: VLM, embeds: Tensor, prefix: Prefix, length: int, settings: dict[str, Any]) -> Iterator[Said]:
-    """length: positions of the whole prompt."""
+def _decode(
+    model: VLM, embeds: Tensor, prefix: Prefix, length: int, settings: dict[str, Any], drawn: Draws | None
+) -> Iterator[Said]:
+    """length: positions of the whole prompt.   drawn: noise of each row, None for none."""
     room = model.llm.spec.positions - length + 1  # type: ignore[union-attr, operator]
     settings = {**settings, "max_new_tokens": min(settings["max_new_tokens"], room)}
     seen = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
     decoder: Any = HFModel(model.llm, prefix)  # transformers types its own classes only
     try:
-        ids = decoder.generate(inputs_embeds=embeds, attention_mask=seen, **settings)
+        noise = LogitsProcessorList([] if drawn is None else [drawn])
+        ids = decoder.generate(inputs_embeds=embeds, attention_mask=seen, logits_processor=noise, **settings)
     except (ValueError, TypeError) as error:  # transformers checks its options while it decodes
         raise InputError(f"generation options: {error}") from error
     stops = settings["eos_token_id"]

@@ -20,6 +20,8 @@ class VLM(nn.Module):
     config: the plain nodes from which the parts were assembled, saved with the model.
     """
 
+    nodes = parts = ("encoder", "connector", "llm", "fusion")  # of the configuration; what is saved of it
+
     def __init__(
         self, encoder: nn.Module, connector: nn.Module, llm: nn.Module, fusion: nn.Module, config: dict[str, Any]
     ) -> None:
@@ -28,16 +30,25 @@ class VLM(nn.Module):
         self.config = config
         self.processor: Any = None
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch, reference: bool = False) -> Output:
+        """reference: say also what the model without its uppermost adapter says; views are encoded once for both."""
         embeds, aux = self.fusion(batch, self.encoder, self.connector, self.llm)
         mask = attention_mask(batch)
         following = nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)  # what each position is to say
         keep = asked(following != IGNORE, mask)
+        before = None
+        if reference:
+            with torch.no_grad(), self.llm.below():  # type: ignore[operator]
+                before = self._logp(embeds, batch, mask, following, keep)
+        return Output(logp=self._logp(embeds, batch, mask, following, keep), reference=before, aux=aux)
+
+    def _logp(self, embeds: Tensor, batch: Batch, mask: Spans | None, following: Tensor, keep: int | Tensor) -> Tensor:
+        """[R, L-1], 0 where nothing is asked for."""
         hidden = self.llm(embeds, batch.positions, mask, keep=keep)
         logp = self.llm.logp(hidden, kept(following, keep))  # type: ignore[operator]
         places = kept(torch.arange(following.shape[1], device=logp.device).unsqueeze(0), keep)[0]
         whole = logp.new_zeros(following.shape).index_copy(1, places, logp)
-        return Output(logp=whole[:, :-1], aux=aux)
+        return whole[:, :-1]
 
 
 def asked(wanted: Tensor, mask: Spans | None) -> int | Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from vlm.contracts.batch import Batch
 from vlm.contracts.errors import BrokenStep, RunError
 from vlm.contracts.fusion import Loss, Output
-from vlm.contracts.settings import KeepSettings, OptimizerSettings, ScheduleSettings
+from vlm.contracts.recipe import KeepSettings, OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded, Step
 from vlm.data.order import mixed
 from vlm.training.optim import clip, make_optimizer, rate_factor
@@ -32,6 +32,11 @@ class Phase(lightning.LightningModule, ABC):
     and `validation_batches` are set by the run before training; `step` counts the optimizer steps taken, also before a resume.
     """
 
+    nodes = begins = ()  # what a model must have for this phase, and what of it must not begin at random
+    measures = ()  # metrics of its validations, beside val/loss, of which more is better: phase.keep.by may name them
+    all_text = False  # whether user text carries loss, too
+    pairs = False  # whether rows are read as preference pairs
+    validates_first = False  # whether a run begins with a validation, before its first step
     total_steps = 1
     step = 0
     sets = 1  # of the training mix
@@ -75,6 +80,9 @@ class Phase(lightning.LightningModule, ABC):
         """What the validation that just ended found; `val/loss` unless `keep.by` says otherwise chooses the best step. Every rank calls it."""
         return {}
 
+    def judge(self) -> None:
+        """Looks at the validation that just ended and was written down. Raises: RunError, on every rank, to end the run."""
+
     def objective(self, batch: Batch) -> Loss:
         """The phase's loss plus weighted aux terms. Raises: RunError for a weighted name that no part reports."""
         output = self.model(batch)
@@ -107,20 +115,25 @@ class Phase(lightning.LightningModule, ABC):
         return self.model.processor.finish(loaded.batch.to(self.device), dtype)  # type: ignore[union-attr, operator]
 
     def training_step(self, step: Step, batch_idx: int) -> None:
-        sums = Sums(self.sets)
         self.working_on = step
+        sums = self.accumulate(step)
+        for loaded in step.micro_batches:
+            sums.add_rows(loaded)
+        sums.add("asked_to_stop", float(self.asked_to_stop))
+        self._take_step(sums.over_ranks(self.trainer))
+
+    def accumulate(self, step: Step) -> Sums:
+        """Leaves in `.grad` the gradients of the sum of all totals of a step. Returns: this rank's totals and counts."""
+        sums = Sums(self.sets)
         for number, loaded in enumerate(step.micro_batches):
-            # Which micro-batch of the step it is does not depend on the number of ranks, and so neither do its draws.
-            self._draw_from(mixed(self.seed, self.step, number * self.trainer.world_size + self.global_rank))
+            self.draw_for(number)
             batch = self.ready(loaded)
-            with self._gradients(is_last=number + 1 == len(step.micro_batches)):
+            with self.exchanging(is_last=number + 1 == len(step.micro_batches)):
                 loss = self.objective(batch)
                 # DDP and FSDP take the mean over ranks; the count of the whole step divides later, once.
                 self.manual_backward(loss.total * self.trainer.world_size)
             sums.add_loss(loss)
-            sums.add_rows(loaded)
-        sums.add("asked_to_stop", float(self.asked_to_stop))
-        self._take_step(sums.over_ranks(self.trainer))
+        return sums
 
     def _take_step(self, sums: Sums) -> None:
         count = max(1.0, sums["count"])
@@ -168,13 +181,18 @@ class Phase(lightning.LightningModule, ABC):
             row[f"optim/rate/{group['path']}"] = group["lr"]
         return row
 
-    def _draw_from(self, seed: int) -> None:
+    def draw_for(self, number: int) -> None:
+        """Seeds what micro-batch `number` of this rank draws in the step under way.
+
+        Which micro-batch of the step it is does not depend on the number of ranks, and so neither do its draws.
+        """
+        seed = mixed(self.seed, self.step, number * self.trainer.world_size + self.global_rank)
         torch.default_generator.manual_seed(seed >> 1)  # torch.manual_seed also queues a call for absent devices
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed >> 1)
 
-    def _gradients(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
-        """DDP exchanges gradients once a step, with the last micro-batch."""
+    def exchanging(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around the backward of a micro-batch: DDP exchanges gradients once a step, with the last one."""
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy) and not is_last:
             return strategy.block_backward_sync()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vlm.contracts.batch import Batch
 from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from vlm.contracts.settings import KeepSettings, LanguageLossSettings, OptimizerSettings, ScheduleSettings
+from vlm.contracts.recipe import KeepSettings, LanguageLossSettings, OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded
 from vlm.evaluation.intervals import paired_gain
 from vlm.losses.language import language_loss, sample_nll
@@ -23,6 +23,8 @@ from vlm.training.sharding import from_all_ranks
 
 class SFT(Phase):
     """Trains on answers (or all text) and, at every validation, asks whether the pictures were used."""
+
+    nodes = ("llm",)
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class SFT(Phase):
         schedule: ScheduleSettings,
     ) -> None:
         super().__init__(model, seed, trainable, aux, optimizer, schedule, keep)
+        self.all_text = targets == "all"
         self.reduction: Literal["token", "sample"] = loss.reduction
         self.seen: dict[int, list[np.ndarray]] = {}  # by number of the batch, the same whatever rank read it
 

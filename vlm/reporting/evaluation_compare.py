@@ -19,12 +19,16 @@ SIGNS = {
     "?": f"more than {100 * MOST_UNPARSABLE:.0f} % of the answers could not be read",
 }
 PAIRED = """Intervals are 95 %. Below a score: the difference to the first model in points with its paired interval,
-McNemar's exact p where questions are independent and right or wrong, and what the interval shows."""
+McNemar's exact p where questions are independent and right or wrong, and what the interval shows. Indented are the
+other measures of the same answers: whether more of them is better, the measure's name says."""
 LONGEST = 30  # characters of a setting in a title; of a longer one the hash is told
 
 
 def comparison_table(comparison: Comparison, width: int = 120) -> str:
-    """Headline scores with their intervals; below them the differences in pairs. width: characters of a line."""
+    """Headline scores with their intervals, the other measures indented; below each the differences in pairs.
+
+    width: characters of a line.
+    """
     from rich import box  # only where a table is shown
     from rich.console import Console
     from rich.table import Table
@@ -36,7 +40,14 @@ def comparison_table(comparison: Comparison, width: int = 120) -> str:
     for model in comparison.models:
         table.add_column(Text(_end_of(model, most)), justify="right", overflow="fold")
     for line, name in zip(comparison.lines, _titles(comparison.lines), strict=True):
-        table.add_row(Text(name), *(Text("\n".join(cell)) for cell in _cells(line)))
+        cells = [_cell(score, pair, line.top, line.n) for score, pair in zip(line.scores, line.pairs, strict=True)]
+        table.add_row(Text(name), *map(Text, cells))
+        for own in line.beside:
+            cells = [
+                _cell(score, pair, own.top, line.n, signed=False)
+                for score, pair in zip(own.scores, own.pairs, strict=True)
+            ]
+            table.add_row(Text(f"  {own.metric}"), *map(Text, cells))
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None, legacy_windows=False).print(table)
     rows = [row.rstrip() for row in stream.getvalue().splitlines()]
@@ -50,23 +61,23 @@ def _end_of(path: str, most: int) -> str:
     return path if len(path) <= most else f"…{path[-most + 1 :]}"
 
 
-def _cells(line: Line) -> Iterator[list[str]]:
-    for score, pair in zip(line.scores, line.pairs, strict=True):
-        yield [ABSENT] if score is None else [_score(line, score), *(_pair(line, pair) if pair else ())]
-
-
-def _score(line: Line, score: Score) -> str:
-    ends = span(score.interval, line.top, line.n).removesuffix(" %")
-    return " ".join([amount(score.value, line.top, line.n), *([f"[{ends}]"] if ends else []), *_signs(score)])
+def _cell(score: Score | None, pair: Pair | None, top: float, n: int, signed: bool = True) -> str:
+    """signed: whether what is to be doubted about a headline is marked."""
+    if score is None:
+        return ABSENT
+    ends = span(score.interval, top, n).removesuffix(" %")
+    signs = _signs(score) if signed else []
+    told = " ".join([amount(score.value, top, n), *([f"[{ends}]"] if ends else []), *signs])
+    return "\n".join([told, *(_pair(pair, top, n) if pair else ())])
 
 
 def _signs(score: Score) -> list[str]:
     return [sign for sign, holds in (("=", not score.is_above), ("?", score.unparsable > MOST_UNPARSABLE)) if holds]
 
 
-def _pair(line: Line, pair: Pair) -> list[str]:
-    ends = gap_span(pair.interval, line.top, line.n)
-    difference = gap(pair.difference, line.top, line.n)
+def _pair(pair: Pair, top: float, n: int) -> list[str]:
+    ends = gap_span(pair.interval, top, n)
+    difference = gap(pair.difference, top, n)
     p = [] if pair.p is None else [f"McNemar p = {pair.p:.2g}"]
     return [f"{difference} [{ends}]" if ends else difference, *p, pair.reading]
 

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from tqdm import tqdm
 
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.data.loader import Step, Steps
 from vlm.training.checkpoint import Checkpoints, State
 from vlm.training.folder import RunFolder
@@ -230,6 +230,7 @@ class Saver(Callback):
         raise Stopped  # a validation that is made up for, or the last one: its step is saved already
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        pl_module.judge()
         if trainer.state.fn != TrainerFn.FITTING:
             return
         value = pl_module.keep.rank(pl_module.validated)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from vlm.contracts.errors import InputError, RunError
-from vlm.contracts.settings import KeepSettings
+from vlm.contracts.recipe import KeepSettings
 from vlm.training.folder import write_json
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from vlm.contracts.writing import finite, write_whole
 NOT_IDENTITY = ("paths", "logging", "benchmarks")  # where a run lies and how it is watched do not change what it is
 WATCHED = "by"  # key of phase.keep: which checkpoints stay, not what training does
 ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
-RECIPE = ("seed", "encoder", "connector", "llm", "fusion", "phase", "data", "weights", "init_from")
+RECIPE = ("seed", "model", "encoder", "connector", "llm", "fusion", "text", "phase", "data", "weights", "init_from")
 FREE = (  # how long a run is and how it is watched may change on the way
     "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
     "phase.keep.last", "phase.keep.best", "phase.keep.every", "data.cache_gb", "data.skip_budget",

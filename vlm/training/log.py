@@ -54,7 +54,11 @@ def drop_beyond(path: Path, step: int, again: tuple[str, ...] = ()) -> None:
 
 
 class WandbMirror:
-    """The same rows in a W&B run; any failure is reported once and ends the mirror, never the training."""
+    """The same rows in a W&B run; any failure is reported once and ends the mirror, never the training.
+
+    A run that ends well leaves its saved model as an artifact by reference: names, sizes and checksums of the files, and
+    the runs whose weights it began with. No weights are copied or uploaded.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class WandbMirror:
         config: Mapping[str, Any],
     ) -> None:
         self.run: Any = None
+        self.folder, self.name = folder, f"{config['name']}-{run_id}"
+        self.lineage = lineage(config)
         if settings.wandb == "disabled":
             return
         try:
@@ -92,6 +98,13 @@ class WandbMirror:
                 ),
             )
             self.run.define_metric("*", step_metric="step")
+            if self.lineage:
+                self.run.config.update({"lineage": self.lineage}, allow_val_change=True)
+            if (
+                settings.wandb == "online"
+            ):  # offline nothing can be looked up: the lineage stands in config and metadata
+                for name in dict.fromkeys(name for name in self.lineage.values() if "/" not in name):
+                    self._use(name)
         except Exception as error:  # noqa: BLE001 - whatever the mirror's trouble is, the run goes on without it
             self._give_up(error)
 
@@ -103,7 +116,29 @@ class WandbMirror:
         self._guarded(lambda: self.run.log({name: _table(*content) for name, content in tables.items()}))
 
     def finish(self, failed: bool) -> None:
+        if self.run is not None and not failed and (self.folder / "model").is_dir():
+            self._add(self.folder / "model")
         self._guarded(lambda: self.run.finish(exit_code=int(failed)))
+
+    def _add(self, model: Path) -> None:
+        try:
+            import wandb
+
+            metadata = {"lineage": self.lineage, "folder": str(model.resolve())}
+            artifact = wandb.Artifact(self.name, type="model", metadata=metadata)
+            for file in sorted(path for path in model.resolve().rglob("*") if path.is_file()):
+                artifact.add_reference(file.as_uri(), name=file.relative_to(model.resolve()).as_posix())
+            self.run.log_artifact(artifact)
+        except Exception as error:  # noqa: BLE001 - the run's numbers stay, whatever becomes of its artifact
+            log.warning("W&B: %s is no artifact (%s: %s)", model, type(error).__name__, str(error)[:300])
+
+    def _use(self, name: str) -> None:
+        try:
+            self.run.use_artifact(f"{name}:latest")
+        except Exception as error:  # noqa: BLE001 - its run may have been logged elsewhere, or not at all
+            log.info(
+                "W&B knows no artifact %s (%s); the lineage stands in the run's config", name, type(error).__name__
+            )
 
     def _guarded(self, call: Any) -> None:
         if self.run is None:
@@ -118,6 +153,18 @@ class WandbMirror:
             "W&B is switched off for this run (%s: %s); metrics.jsonl goes on", type(error).__name__, str(error)[:300]
         )
         self.run = None
+
+
+def lineage(config: Mapping[str, Any]) -> dict[str, str]:
+    """Key (init_from, weights.PART) -> artifact of the run that gives the weights; of a folder that is no run its path."""
+    parts = {f"weights.{part}": source for part, source in (config.get("weights") or {}).items()}
+    sources = {"init_from": config.get("init_from"), **parts}
+    return {key: _artifact(Path(source)) for key, source in sources.items() if source is not None}
+
+
+def _artifact(source: Path) -> str:
+    run = source.resolve()
+    return f"{run.parent.name}-{run.name}" if (run / "status.json").exists() else str(run)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vlm.contracts.settings import OptimizerSettings, ScheduleSettings
+from vlm.contracts.recipe import OptimizerSettings, ScheduleSettings
 from vlm.training.trainable import Trainable
 
 

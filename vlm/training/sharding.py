@@ -13,7 +13,6 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from vlm.contracts.errors import RunError
-from vlm.contracts.parts import PARTS
 from vlm.contracts.settings import HardwareProfile
 from vlm.models.recompute import blocks
 
@@ -64,7 +63,7 @@ def shard(model: nn.Module, module: lightning.LightningModule) -> None:
     if not isinstance(module.trainer.strategy, ModelParallelStrategy) or isinstance(model, FSDPModule):
         return
     mesh = module.device_mesh["data_parallel"]  # type: ignore[index]
-    for part in PARTS:
-        for block in blocks(getattr(model, part)):
+    for part in model.children():
+        for block in blocks(part):
             fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)

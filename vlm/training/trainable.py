@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vlm.contracts.errors import ConfigError, Problem
+from vlm.contracts.parts import logical
 
 
 def paths(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
@@ -23,8 +24,9 @@ def paths(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
 
 
 class Trainable:
-    """Which path rules each parameter of a model: the longest that is a prefix of its name.
+    """Which path rules each parameter of a model: the longest that is a prefix of its (logical) name.
 
+    A path rules an adapter only if it begins with `adapter`: training a language model does not train its adapters.
     Raises: ConfigError for a path that no parameter bears, and if nothing trains.
     """
 
@@ -32,13 +34,13 @@ class Trainable:
         self.rates = paths(tree)
         self.groups: dict[str, list[str]] = {path: [] for path in self.rates}  # names: sharding replaces parameters
         for name, parameter in model.named_parameters():
-            path = self._longest(name)
+            path = self._longest(logical(name))
             if path is None or self.rates[path] is None:
                 parameter.requires_grad_(False)
             else:
                 parameter.requires_grad_(True)
                 self.groups[path].append(name)
-        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        names = [logical(name) for name, _ in model.named_parameters(remove_duplicate=False)]
         weightless = [name for name, part in model.named_children() if not list(part.parameters())]
         problems = [
             Problem(f"phase.trainable.{path}", f"no parameter is called so; parts are {', '.join(_tops(names))}")
@@ -54,7 +56,7 @@ class Trainable:
     def set_mode(self, model: nn.Module, training: bool) -> None:
         """Train mode for trained modules only, so that frozen BatchNorm statistics and dropout stand still."""
         for name, module in model.named_modules():
-            path = self._longest(name) if name else None
+            path = self._longest(logical(name)) if name else None
             module.training = training and path is not None and self.rates[path] is not None
 
     def _longest(self, name: str) -> str | None:

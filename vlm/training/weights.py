@@ -1,22 +1,28 @@
-"""Weights of parts: saved as one safetensors file a part, read back strictly."""
+"""Models as folders: a safetensors file a part, a PEFT folder an adapter; read back strictly."""
 
 from __future__ import annotations
 
 import copy
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from vlm.contracts.errors import InputError, RunError
-from vlm.contracts.parts import ATTACHED, PARTS
-from vlm.models.vlm import VLM
+from vlm.contracts.parts import ATTACHED, READERS
+from vlm.contracts.settings import BaseSettings
+from vlm.models.llms.adapters import adapter_tensors
+from vlm.models.llms.quantize import is_quantized
+from vlm.training.adapters import ADAPTERS, WEIGHTS, adapters_of, load_adapters, write_adapter
+from vlm.training.bases import load_configured_base, load_saved_base, saved_base, staying
+from vlm.training.tensors import compare, fill, own_tensors, read_tensors, whole
 
 # Of a folder from which a language model, its tokenizer or its template was made: all but the weights.
 SMALL_FILES = (
@@ -41,33 +47,19 @@ def model_folder(source: str | Path) -> Path:
     raise InputError(f"{path}: no config.json in it or in its model/ folder, so this is no saved model{state}")
 
 
-def own_tensors(part: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers of a part, a shared tensor once, under its first name."""
-    state = part.state_dict(keep_vars=True)
-    first: dict[int, str] = {}
-    for name, tensor in state.items():
-        first.setdefault(id(tensor), name)
-    return {name: state[name].detach() for name in first.values()}
+def save_model(model: Any, folder: Path, write: bool = True) -> None:
+    """config.json, a file a part, a PEFT folder an adapter, tokenizer and chat template: enough to run elsewhere.
 
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of it where ranks hold shards; then every rank has to ask, in the same order."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
-
-
-def save_model(model: VLM, folder: Path, write: bool = True) -> None:
-    """config.json, a file a part, tokenizer and chat template: enough to run elsewhere.
-
+    A language model that is still as its folder has it stays there: config.json says where, and how it is known again.
     Written aside and moved into place. write: whether this rank writes; all of them gather.
     Raises: RunError if it cannot be written; an older model stays.
     """
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name in PARTS:
-        gathered = ((key, whole(value)) for key, value in own_tensors(getattr(model, name)).items())
-        parts[name] = {key: value.contiguous().cpu() for key, value in gathered if write}
+    bases = {name: staying(getattr(model, name)) for name in model.parts}
+    parts = {name: _gathered(own_tensors(getattr(model, name)), write) for name in model.parts if bases[name] is None}
+    adapters = {name: _gathered(adapter_tensors(model.llm, name), write) for name in adapters_of(model)}
     if not write:
         return
+    base = bases.get("llm")
     aside = folder.with_name(f".{folder.name}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -75,14 +67,23 @@ def save_model(model: VLM, folder: Path, write: bool = True) -> None:
         for name, tensors in parts.items():
             if tensors:
                 save_file(tensors, aside / f"{name}.safetensors")
-        _describe(model, aside)
+        for name, tensors in adapters.items():
+            write_adapter(aside / ADAPTERS / name, model.config["llm"]["adapters"][name], tensors, base)
+        _describe(model, aside, base)
         _replace(folder, aside)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} cannot be written: {error}; free some space or fix its permissions") from error
 
 
-def _describe(model: VLM, aside: Path) -> None:
+def _gathered(tensors: Mapping[str, Tensor], write: bool) -> dict[str, Tensor]:
+    together = ((name, whole(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.contiguous().cpu() for name, tensor in together if write}
+
+
+def _describe(model: Any, aside: Path, base: BaseSettings | None) -> None:
     config = copy.deepcopy(model.config)
+    if base is not None:
+        config["base"] = asdict(base)
     folders: dict[str, str] = {}
     for name, node in _borrowing(config):
         source, target = Path(node["path"]), folders.setdefault(node["path"], name)
@@ -93,8 +94,8 @@ def _describe(model: VLM, aside: Path) -> None:
         for file in files:
             shutil.copyfile(source / file, aside / target / file)
         node["path"] = target
-    (aside / "config.json").write_text(json.dumps({"format": 1, **config}, indent=1))
-    if model.processor.tokenizer.ready and "path" not in config["llm"]["tokenizer"]:
+    (aside / "config.json").write_text(json.dumps({"format": 2, **config}, indent=1))
+    if model.processor.tokenizer.ready and "path" not in config[reader_of(config)]["tokenizer"]:
         model.processor.tokenizer.save(aside / "tokenizer.json")
 
 
@@ -108,9 +109,15 @@ def _replace(folder: Path, aside: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
+def reader_of(config: Mapping[str, Any]) -> str:
+    """The node of a model that reads text."""
+    return next(name for name in READERS if config.get(name) is not None)
+
+
 def _borrowing(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The nodes of a language model that read files of a folder `path`, with their names."""
-    nodes = {"llm": config["llm"], **{name: config["llm"][name] for name in ATTACHED["llm"]}}
+    """The nodes of what reads text that read files of a folder `path`, with their names."""
+    reader = reader_of(config)
+    nodes = {reader: config[reader], **{name: config[reader][name] for name in ATTACHED[reader]}}
     yield from ((name, node) for name, node in nodes.items() if "path" in node)
 
 
@@ -120,61 +127,61 @@ def resolve_paths(config: Mapping[str, Any], folder: Path) -> None:
         node["path"] = str(folder / node["path"])
 
 
-def load_part(model: VLM, name: str, folder: Path) -> None:
+def load_part(model: Any, name: str, folder: Path) -> None:
     """Fill one part from a model folder. Raises: InputError naming what is missing, left over or of another shape."""
     part = getattr(model, name)
+    base = saved_base(folder)
+    if name == "llm" and base is not None:
+        load_configured_base(part, base, folder)
+        return
+    if is_quantized(part):
+        raise InputError(
+            f"weights.{name}: {folder} holds a language model that was trained as a whole; with llm.quantize weights come "
+            "from llm.path: export it with experiments.export to=hf and name that folder there, or leave quantize out"
+        )
     wanted = own_tensors(part)
     if wanted:
         file = folder / f"{name}.safetensors"
-        fill(wanted, _read(file, name), str(file))
+        given = read_tensors(file, name)
+        if any(tensor.is_meta for tensor in wanted.values()):
+            compare(wanted, given, str(file))
+            part.initialise()
+            wanted = own_tensors(part)
+        fill(wanted, given, str(file))
+        if getattr(part, "base", None) is not None:
+            part.base = None  # these weights are no longer those of its folder
 
 
-def _read(file: Path, part: str) -> dict[str, Tensor]:
-    if not file.exists():
-        raise InputError(f"{file} is missing, so the {part} has no weights")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} cannot be read ({error}); copy or train the model again") from error
+def load_saved(model: Any, folder: Path) -> None:
+    """Everything of a model folder into a model that was built from its config.json.
+
+    Raises: InputError for what is missing or does not fit, also a base that is gone or has changed.
+    """
+    base = saved_base(folder)
+    for name in model.parts:
+        if name == "llm" and base is not None:
+            load_saved_base(model.llm, base, folder)
+        else:
+            load_part(model, name, folder)
+    load_adapters(model, folder, set())
 
 
 def saved_dtype(folder: Path) -> torch.dtype:
-    """Floating-point type of a saved model, that of its language model."""
-    file = folder / "llm.safetensors"
-    if not file.exists():
-        raise InputError(f"{file} is missing, so the llm has no weights")
-    try:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  # no mapping
-                tensor = opened.get_tensor(name)
-                if tensor.is_floating_point():
-                    return tensor.dtype
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} cannot be read ({error}); copy or train the model again") from error
+    """Floating-point type of a saved model: of what reads its text or, if that stays elsewhere, of what was trained."""
+    reader = reader_of(json.loads((folder / "config.json").read_text()))
+    file = folder / f"{reader}.safetensors"
+    files = [file]
+    if saved_base(folder) is not None:
+        files = [*sorted(folder.glob(f"{ADAPTERS}/*/{WEIGHTS}")), *sorted(folder.glob("*.safetensors"))]
+    elif not file.exists():
+        raise InputError(f"{file} is missing, so the {reader} has no weights")
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  # no mapping
+                    tensor = opened.get_tensor(name)
+                    if tensor.is_floating_point():
+                        return tensor.dtype
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file} cannot be read ({error}); copy or train the model again") from error
     return torch.float32
-
-
-def fill(wanted: dict[str, Tensor], given: dict[str, Tensor], source: str) -> None:
-    """Copy tensors in place; the model's dtype stays."""
-    faults = [
-        *_named("missing", wanted.keys() - given.keys()),
-        *_named("not part of the model", given.keys() - wanted.keys()),
-        *(
-            f"{name} has shape {list(given[name].shape)}, the model needs {list(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & given.keys())
-            if wanted[name].shape != given[name].shape
-        ),
-    ]
-    if faults:
-        raise InputError(f"{source} does not fit the model: {'; '.join(faults)}")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(given[name])
-
-
-def _named(what: str, names: Iterable[str]) -> list[str]:
-    listed = sorted(names)
-    if not listed:
-        return []
-    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return [f"{', '.join(listed[:5])}{more} {'is' if len(listed) == 1 else 'are'} {what}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ PROMPTS = {  # the question "Which Ship sails?", the options kite and boat
     "flickr8k_captions": "Provide a one-sentence caption for the provided image.",
     "small_mme": "Asked?",
     "small_descriptions": "Describe the picture.",
+    "small_descriptions_sampled": "Describe the picture.",
+    "small_retrieval": "<image 1> among 2 texts",  # a caption alone, of a gallery
+    "flickr8k_retrieval": "<image 1> among 2 texts",
 }
 LONGEST = {  # new tokens: 16 for letters, yes and no, charts; 32 for documents and medicine; 64 captions; 128 MMMU
     "mmmu": 128, "mathvista": 32, "docvqa": 32, "vqa_rad": 32, "pathvqa": 32, "slake": 32, "flickr8k_captions": 64,
-    "small_descriptions": 64,
+    "small_descriptions": 64, "small_descriptions_sampled": 64,
 }  # fmt: skip
 
 
@@ -85,10 +89,17 @@ def test_a_benchmark_is_called_as_its_file_and_its_headline_is_its_scorers(setti
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_are_those_of_the_rulebook(settings, name: str) -> None:
     fields = {"capitalized": "Which ship sails?", "asked": "Asked?", "context": "Context: Look.\n"}
-    question = Question("1", "1", "Which Ship sails?", None, options=("kite", "boat"), fields=fields)
+    gold = {"direction": "image_to_text", "gallery": 2, "right": [1]}  # which galleries alone read
+    question = Question("1", "1", "Which Ship sails?", gold, options=("kite", "boat"), fields=fields)
     wanted = PROMPTS.get(name, "Which Ship sails?")
     assert ask(question, settings[name]).prompt == wanted
     assert settings[name].max_new_tokens == LONGEST.get(name, 16)
+
+
+def test_drawn_descriptions_ask_what_greedy_ones_ask(settings) -> None:
+    greedy, drawn = settings["small_descriptions"], settings["small_descriptions_sampled"]
+    changed = {"name": drawn.name, "decoding": "sampled", "temperature": 1.0, "draws": 1}
+    assert replace(greedy, **changed) == drawn
 
 
 @pytest.mark.parametrize("name", NAMES)

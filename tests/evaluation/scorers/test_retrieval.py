@@ -46,6 +46,23 @@ def test_measures_tell_the_directions_apart_and_the_constant_finds_nothing():
     assert set(figures("retrieval", scored("retrieval", said, golds)).values()) == {0.0}
 
 
+def test_guessing_finds_its_share_exactly():
+    """Of galleries of 4, one text in each; of three pictures with two of six captions each, a third."""
+    golds = [{"direction": "text_to_image", "gallery": 4, "right": [place]} for _ in range(3) for place in range(4)]
+    golds += [{"direction": "image_to_text", "gallery": 6, "right": [2 * n, 2 * n + 1]} for n in range(3)]
+    said = scorer("retrieval").constants(golds)["guessing"]
+    found = figures("retrieval", scored("retrieval", said, golds))
+    assert found["text_to_image R@1"] == 1 / 4
+    assert found["image_to_text R@1"] == pytest.approx(1 / 3)
+    assert found["text_to_image R@5"] == 1.0
+
+
+def test_a_query_without_a_prediction_is_unparsable_and_stands_behind_all_others():
+    (row,) = scored("retrieval", [""], [{"direction": "text_to_image", "gallery": 3}])
+    assert (row.score, row.unparsable, row.parsed) == (0.0, True, None)
+    assert figures("retrieval", [row])["text_to_image R@10"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("matrix", "owner"),
     [

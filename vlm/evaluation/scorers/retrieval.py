@@ -5,6 +5,8 @@ Ties count against the model: an encoder that gives one vector for everything fi
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,9 +70,12 @@ def clipbench(prediction: Any, reference: Any) -> dict[str, Any]:
 
 
 def query(prediction: Any, reference: Any) -> dict[str, Any]:
-    """One query of a run. prediction: its rank as a text.   reference: {"direction", "gallery"}, items searched."""
+    """One query of a run. prediction: its rank as a text, empty for what could not be searched.
+
+    reference: {"direction", "gallery"}, the latter the number of items searched; `right`: places of the right ones.
+    """
     rank, _ = _rank(prediction), _gallery(reference)
-    return {"extracted": str(rank), "score": float(rank < 1)}
+    return {"extracted": str(prediction) or None, "score": float(rank < 1)}
 
 
 def measures(rows: Sequence[Scored]) -> list[Measure]:
@@ -87,12 +92,21 @@ def measures(rows: Sequence[Scored]) -> list[Measure]:
 
 
 def constants(references: Sequence[Any]) -> dict[str, list[str]]:
-    """One vector for everything: all others score as high."""
-    return {"one vector": [str(_gallery(reference) - 1) for reference in references]}
+    """One vector for everything: all others score as high. And guessing, each rank as often as any other."""
+    counts: Counter[tuple[str, int]] = Counter()
+    guessed = []
+    for reference in references:
+        items = max(1, _gallery(reference) // len(reference.get("right", [0])))  # for each of the right ones
+        guessed.append(str(counts[reference["direction"], items] % items))
+        counts[reference["direction"], items] += 1
+    return {"one vector": [str(_gallery(reference) - 1) for reference in references], "guessing": guessed}
 
 
-def _rank(prediction: Any) -> int:
+def _rank(prediction: Any) -> float:
+    """Without a prediction behind all others."""
     text = str(prediction)
+    if not text:
+        return math.inf
     if not (text.isascii() and text.isdigit()):
         raise InputError(
             f"retrieval: {text[:50]!r} is no rank; a query's prediction is the number of items before the right one"

@@ -1,54 +1,59 @@
-"""A decoder from a local Hugging Face folder, taken apart into embedding, decoder and head."""
+"""A decoder from a local Hugging Face folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoConfig
 
 from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.language import LanguageSpec
-from vlm.models.attention import attend, kept, lower_right
-from vlm.models.llms.head import token_logp
-from vlm.models.mask import Spans
+from vlm.contracts.recipe import LoraSettings
+from vlm.contracts.settings import BaseSettings
+from vlm.models.llms.base import Fingerprint
+from vlm.models.llms.decoder import FAMILIES, NO_ADAPTERS, Decoder, check_adapters
+from vlm.models.llms.quantize import shape_of
 
-# Families whose attention, head and embedding are known to be what the steps below take them for: every layer asks
-# the attention interface, the head is one linear layer, and nothing is scaled in between.
-FAMILIES = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2")
 WINDOWED_ON_REQUEST = ("qwen2", "qwen3", "smollm3")  # a window counts only with use_sliding_window: true
-ATTENTION = "vlm_spans"
 FORM = "give a folder with config.json, model.safetensors (or model.safetensors.index.json) and tokenizer.json"
 
 
-class HFCausal(nn.Module):
+class HFCausal(Decoder):
     """embeds [R, L, W] + positions -> hidden [R, L, W] after the last norm; names of tensors are those of the folder.
 
-    path: a folder in Hugging Face's form, relative to the working directory. The constructor gives random weights of
-    its config.json; `load_pretrained` fills them. Frequencies of rotary positions stay float32 in every precision.
+    path: a folder in Hugging Face's form, relative to the working directory; `load_pretrained` takes the weights from
+    it, until then there are none.   quantize: the decoder's linear layers in four bits; they cannot be trained then.
+    adapters: a stack of low-rank adapters, lowest first.   base: where the weights came from, None if not from a folder.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-        self.spec = self.describe(path)
+    base: BaseSettings | None = None
+
+    def __init__(
+        self,
+        path: str,
+        quantize: Literal["nf4"] | None = None,
+        adapters: dict[str, LoraSettings] = NO_ADAPTERS,
+    ) -> None:
+        spec = self.describe(path, quantize, adapters)
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        whole = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
-        self.model, self.lm_head = whole.model, whole.lm_head
+        super().__init__(config, quantize is not None, adapters)
+        self.path, self.spec = path, spec
         assert self.lm_head.weight.shape == (self.spec.vocabulary, self.spec.width)
 
     @staticmethod
-    def describe(path: str) -> LanguageSpec:
+    def describe(path: str, quantize: str | None = None, adapters: Mapping[str, Any] = NO_ADAPTERS) -> LanguageSpec:
         """positions: not more than a sliding window, within which windowed and full attention are the same."""
         config = _read_config(path)
         family = config.get("model_type")
         if family not in FAMILIES:
             raise Mismatch("path", f"{path}/config.json is of type {family!r}; supported: {', '.join(FAMILIES)}")
+        check_adapters(family, adapters)
         if config.get("quantization_config"):
             raise Mismatch("path", f"{path} holds quantized weights; give the folder of the unquantized model")
         sizes = ("vocab_size", "hidden_size", "max_position_embeddings")
@@ -66,99 +71,62 @@ class HFCausal(nn.Module):
             positions = min(positions, original or positions)
         return LanguageSpec(vocabulary=vocabulary, width=width, positions=positions)
 
-    def load_pretrained(self) -> None:
-        """Fill the weights from the folder's safetensors; the model's dtype stays.
+    def load_pretrained(self, folder: str | None = None) -> None:
+        """Fill the weights from the safetensors of `path`, or of another folder of the same model; dtypes stay.
 
         Raises: InputError naming files or tensors that are missing, left over, or of another shape.
         """
-        state = {name: tensor.detach() for name, tensor in self.state_dict(keep_vars=True).items()}
-        faults, given = [], set()
-        for name, tensor in _tensors(Path(self.path)):
+        source = self.path if folder is None else folder
+        state = self.weights()
+        first = self._first_names(state)
+        faults: list[str] = []
+        given: dict[str, str] = {}  # first name of a weight -> the name under which it was read
+        found = Fingerprint()
+        for name, tensor in _tensors(Path(source)):
             if name.endswith("rotary_emb.inv_freq"):  # older files hold them; they follow from config.json
                 continue
             wanted = state.get(name)
             if wanted is None:
                 faults.append(f"{name} is not part of the model")
-            elif wanted.shape != tensor.shape:
-                faults.append(f"{name} has shape {list(tensor.shape)}, the model needs {list(wanted.shape)}")
+            elif shape_of(wanted) != tensor.shape:
+                faults.append(f"{name} has shape {list(tensor.shape)}, the model needs {list(shape_of(wanted))}")
             elif not tensor.is_floating_point() or tensor.element_size() < 2:
                 faults.append(f"{name} is {tensor.dtype}: quantized weights")
-            elif wanted.data_ptr() in given and not torch.equal(wanted, tensor.to(wanted)):
+            elif first[name] not in given:
+                self.put(name, tensor)
+                found.add(first[name], tensor)
+                given[first[name]] = name
+            elif not torch.equal(kept := self.get_parameter(given[first[name]]), tensor.to(kept)):
                 faults.append(f"{name} differs from the table that config.json ties it to (tie_word_embeddings)")
-            else:
-                wanted.copy_(tensor)
-                given.add(wanted.data_ptr())
-        faults += [f"{name} is missing" for name, tensor in state.items() if tensor.data_ptr() not in given]
+        faults += [f"{name} is missing" for name in state if first[name] not in given]
         if faults:
             more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-            raise InputError(f"llm.path: the weights in {self.path} do not fit: {'; '.join(faults[:8])}{more}")
+            raise InputError(f"llm.path: the weights in {source} do not fit: {'; '.join(faults[:8])}{more}")
+        self.base = BaseSettings(str(Path(source).resolve()), found.value)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.model.embed_tokens(ids)
+    def unquantized(self) -> Iterator[tuple[str, Tensor]]:
+        """Of a quantized model from the folder that it came from. Raises: InputError if that is gone or changed."""
+        if not self.is_quantized:
+            yield from super().unquantized()
+            return
+        if self.base is None:
+            raise InputError("the language model has quantized weights only, and they came from no folder")
+        first, found, done = self._first_names(self.weights()), Fingerprint(), set[str]()
+        for name, tensor in _tensors(Path(self.base.path)):
+            if name in first and first[name] not in done:
+                done.add(first[name])
+                found.add(first[name], tensor)
+                yield first[name], tensor
+        if found.value != self.base.fingerprint:
+            raise InputError(
+                f"{self.base.path} holds other weights than those that were quantized; put the old ones back"
+            )
 
-    def forward(
-        self,
-        embeds: Tensor,
-        positions: Tensor,
-        mask: Tensor | Spans | None = None,
-        cache: Any = None,
-        keep: int | Tensor | None = None,
-    ) -> Tensor:
-        seen = self.model(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            seen_by=mask,  # handed down to `_attention`, through every layer
-        ).last_hidden_state
-        return kept(seen, keep)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.lm_head(hidden)
-
-    def logp(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return token_logp(hidden, targets, self.logits)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HFCausal:
-        buffers = {id(module): dict(module.named_buffers(recurse=False)) for module in self.modules()}
-        super()._apply(fn, recurse)  # type: ignore[arg-type]
-        for module in self.modules():
-            for name, before in buffers[id(module)].items():
-                now = getattr(module, name)
-                if now.dtype != before.dtype:  # rounded frequencies would turn far positions by visible angles
-                    setattr(module, name, before.to(now.device))
-        return self
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    seen_by: Tensor | Spans | None = None,
-    **kwargs: Any,  # transformers' own switches; those that would change the result are refused by FAMILIES
-) -> tuple[Tensor, None]:
-    """As transformers calls it: [R, H, Q, d] and [R, H', K, d] -> [R, Q, H, d]."""
-
-    def core(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        queries, keys = q.shape[2], k.shape[2]
-        if mask is None and 1 < queries < keys:
-            mask = lower_right(queries, keys, q.device)
-        groups = q.shape[1] // k.shape[1]
-        if groups > 1 and mask is not None:  # with a mask, kernels that know grouped heads are the slow ones
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        plain = mask is None and queries > 1
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, mask, dropout, plain, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-
-    return attend(query, key, value, seen_by, core), None
-
-
-AttentionInterface.register(ATTENTION, _attention)
+    @staticmethod
+    def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+        """A shared table has several names."""
+        first: dict[int, str] = {}
+        return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
 def _read_config(path: str) -> dict[str, Any]:

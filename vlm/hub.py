@@ -1,0 +1,62 @@
+"""What an exported folder's config.json names: our models and processors as transformers loads them.
+
+This file and all that it needs are copied into the folder, so that it opens where this project is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlm.contracts.settings import BaseSettings
+from vlm.data.processor import Processor
+from vlm.interop.hub_model import HubConfig, HubModel
+from vlm.interop.hub_processor import HubProcessor
+from vlm.models.assemble import assemble, create
+from vlm.training.adapters import load_adapters
+from vlm.training.bases import load_saved_base, saved_base
+from vlm.training.weights import load_part, reader_of, resolve_paths, saved_dtype
+
+__all__ = ["HubConfig", "VisionLanguageModel", "VisionLanguageProcessor"]
+
+
+class VisionLanguageModel(HubModel):
+    """Reads the folder `model` inside the exported one."""
+
+    @staticmethod
+    def read(folder: Path) -> Any:
+        model = _made(folder).to(saved_dtype(folder))
+        base = saved_base(folder)
+        for name in model.parts:
+            if name == "llm" and base is not None:  # it lies inside, wherever the folder was copied to
+                load_saved_base(model.llm, BaseSettings(str(folder / "llm"), base.fingerprint), folder)
+            else:
+                load_part(model, name, folder)
+        load_adapters(model, folder, set())
+        return model.eval()
+
+
+class VisionLanguageProcessor(HubProcessor):
+    """Reads the folder `model` inside the exported one."""
+
+    @staticmethod
+    def read(folder: Path) -> Any:
+        with torch.device("meta"):  # sizes are all that is asked for
+            model = _made(folder)
+        return model.processor, model.llm.spec.vocabulary
+
+
+def _made(folder: Path) -> Any:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    resolve_paths(config, folder)
+    views = create(config["encoder"]["views"])
+    model = assemble(config, views.spec)
+    reader = config[reader_of(config)]
+    tokenizer, template = create(reader["tokenizer"]), create(reader["template"])
+    model.processor = Processor(views, tokenizer, template, model.fusion.spec, model.llm.spec.positions)
+    if (folder / "tokenizer.json").exists():
+        tokenizer.load(folder / "tokenizer.json")
+    return model

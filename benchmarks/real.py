@@ -21,19 +21,20 @@ def train_beside(
 ) -> list[float]:
     """CPU seconds of `steps` optimizer steps with all that happens around them, `rounds` times after `warm` steps.
 
+    A round begins where the step before it ended; without a step before it (warm=0) the first holds the start of the run.
     words: of experiments.train; the number of steps and where the run lies are added.
     between: called after every round, and not counted.
     """
     taken: list[float] = []
-    begin = 0.0
+    begin = time.process_time()
     step_of_phase = Phase._take_step
 
     def take(phase: Any, sums: Sums) -> None:
         nonlocal begin
+        step_of_phase(phase, sums)
         if phase.step == warm:
             begin = time.process_time()
-        step_of_phase(phase, sums)
-        if phase.step > warm and (phase.step - warm) % steps == 0:
+        elif phase.step > warm and (phase.step - warm) % steps == 0:
             taken.append(time.process_time() - begin)
             between()
             begin = time.process_time()

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from difflib import SequenceMatcher
 from typing import Any
 
 from data_prep.rows import Picture, Row, Unfit, question, reply
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Origin
 from vlm.data.coco import coco_number
-
-# A full stop is a word of its own: a sentence that goes on has not changed its last word.
-WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
-Span = list[int]
 
 
 def pair(
@@ -78,18 +72,3 @@ def check_answers(chosen: str, rejected: str) -> None:
             raise Unfit("text_empty", f"the {name} answer is empty")
     if chosen.split() == rejected.split():
         raise Unfit("pair_equal", f"chosen and rejected are both {chosen[:60]!r}")
-
-
-def changed(chosen: str, rejected: str) -> tuple[list[Span], list[Span]]:
-    """[start, end) characters of what one answer has and the other has not, by words, for each of the two.
-
-    White space between two changed words belongs to them; where words are only missing, that side has no span.
-    """
-    sides = [list(WORD.finditer(text)) for text in (chosen, rejected)]
-    words = [[match.group() for match in side] for side in sides]
-    spans: tuple[list[Span], list[Span]] = ([], [])
-    for tag, *bounds in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
-        for side, found, (first, end) in zip(sides, spans, (bounds[:2], bounds[2:]), strict=True):
-            if tag != "equal" and first < end:
-                found.append([side[first].start(), side[end - 1].end()])
-    return spans

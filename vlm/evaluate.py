@@ -20,7 +20,7 @@ from vlm.contracts.places import config_dir
 from vlm.contracts.settings import EvaluateConfig
 from vlm.contracts.vision import FixedCount
 from vlm.evaluation import records
-from vlm.evaluation.compare import compared
+from vlm.evaluation.compare import compared, folder_of
 from vlm.evaluation.contamination import Training
 from vlm.evaluation.fingerprint import weights_fingerprint
 from vlm.evaluation.prepared import Prepared
@@ -53,7 +53,7 @@ BELONGS: dict[str, tuple[Any, tuple[str, ...]]] = {  # key -> its default, and t
     "device": (None, ("model",)),
     "processes": (1, ("model",)),
     "part": (None, ("model",)),
-    "out": (None, ("model",)),
+    "out": (None, ("model", "compare")),
 }
 
 
@@ -68,7 +68,7 @@ def evaluate(composed: Composed) -> None:
     if config.rescore is not None:
         _rescore(Path(config.rescore), config)
     elif config.compare is not None:
-        _compare([Path(name) for name in config.compare])
+        _compare([Path(name) for name in config.compare], config)
     else:
         _model(composed, config)
 
@@ -281,8 +281,14 @@ def _rescore(file: Path, config: EvaluateConfig) -> None:
     _tell(entries, file.parent / records.RESCORED)
 
 
-def _compare(models: Sequence[Path]) -> None:
-    print(comparison_table(compared(models)))
+def _compare(models: Sequence[Path], config: EvaluateConfig) -> None:
+    """A table, and a page of both models' answers: compare.html in `out`, or in the evaluation folder of the last model."""
+    found = compared(models)
+    print(comparison_table(found))
+    from vlm.beside import write_comparison  # the benchmarks' readers, which a table does without
+
+    folder = Path(config.out) if config.out else folder_of(models[-1])
+    print(write_comparison(found, Path(config.paths.data), folder / "compare.html"))
 
 
 def _as_ours(file: Path) -> Path:

@@ -57,12 +57,12 @@ def export(source: str | Path, to: Target, out: Path) -> Path:
     if reasons := misfits(model, to):
         fitting = [name for name in ("hf", "keural", "merged") if not misfits(model, name)]
         raise InputError(f"to={to}: {folder} does not fit: {'; '.join(reasons)}. It fits: {', '.join(fitting)}")
-    writers: dict[str, Callable[[Any, Path, Path], None]] = {"hf": _hf, "keural": _keural, "merged": _merged}
+    writers: dict[str, Callable[[Any, Path], None]] = {"hf": _hf, "keural": _keural, "merged": _merged}
     aside = out.with_name(f".{out.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        writers[to](model, aside, out.resolve())
+        writers[to](model, aside)
         aside.replace(out)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{out} cannot be written: {error}; free some space or fix its permissions") from error
@@ -93,24 +93,24 @@ def misfits(model: Any, to: str) -> list[str]:
     return found
 
 
-def _hf(model: Any, folder: Path, out: Path) -> None:
+def _hf(model: Any, folder: Path) -> None:
     home = folder / "model"
     save_model(model, home)
     base = staying(model.llm)
     if base is not None:  # it comes along, so that the folder is enough anywhere
         copy_language_model(Path(base.path), home / "llm")
-        _point(home, out / "model", base.fingerprint)
+        _point(home, base.fingerprint)
     elif model.config["llm"]["_target_"] == KEURAL["llm"]:
         tensors = {name: tensor.contiguous().cpu() for name, tensor in model.llm.unquantized()}
         (home / "llm.safetensors").unlink()
         write_language_model(home / "llm", model.llm.model.config, tensors)
-        _point(home, out / "model", fingerprint(tensors))
+        _point(home, fingerprint(tensors))
     config = json.loads((home / "config.json").read_text(encoding="utf-8"))
     write_hub(folder, config, model.llm.spec)
     write_tokenizer(folder, home / "llm", model.processor)
 
 
-def _keural(model: Any, folder: Path, out: Path) -> None:
+def _keural(model: Any, folder: Path) -> None:
     base = staying(model.llm)
     encoder, projector = (
         {name: tensor.contiguous().cpu() for name, tensor in own_tensors(part).items()}
@@ -123,7 +123,7 @@ def _keural(model: Any, folder: Path, out: Path) -> None:
         write_adapter(folder / keural.ADAPTERS[name], settings, whole, base)
 
 
-def _merged(model: Any, folder: Path, out: Path) -> None:
+def _merged(model: Any, folder: Path) -> None:
     merged = {name: tensor.contiguous().cpu() for name, tensor in merge_adapters(model).items()}
     save_model(model, folder)
     shutil.rmtree(folder / ADAPTERS)
@@ -134,12 +134,12 @@ def _merged(model: Any, folder: Path, out: Path) -> None:
     kept = {name: config["llm"][name] for name in ("tokenizer", "template")}
     config["llm"] = {"_target_": KEURAL["llm"], "path": "llm", "quantize": None, "adapters": {}, **kept}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
-    _point(folder, out, fingerprint(merged))
+    _point(folder, fingerprint(merged))
 
 
-def _point(folder: Path, out: Path, known_by: str) -> None:
-    """The language model lies inside. folder: where config.json is now.   out: where it will be."""
+def _point(folder: Path, known_by: str) -> None:
+    """The language model lies inside the folder."""
     file = folder / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["base"] = {"path": str(out / "llm"), "fingerprint": known_by}
+    config["base"] = {"path": "llm", "fingerprint": known_by}
     file.write_text(json.dumps(config, indent=1))

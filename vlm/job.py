@@ -195,19 +195,20 @@ class Job:
         save_model(self.model, self.folder.path / "model", write=recorder is not None)
         if isinstance(self.model, FSDPModule):
             self.model.unshard()  # for the parts that answers call by themselves
+        model: Any = self.model
         prompts = self.settings.data.prompts
         if not hasattr(self.model, "llm"):
             return self._record_data(recorder)
         if self.slices["test"]:
             try:
-                row = exact_match(self.model, self.slices["test"], prompts)
+                row = exact_match(model, self.slices["test"], prompts)
             except InputError as error:
                 raise RunError(f"the model is trained and saved, but its test set cannot be scored: {error}") from error
             if recorder:
                 recorder.write(self.phase.total_steps, row)
                 recorder.note(self.phase.total_steps, row)
         shown = self.slices["validate"] or self.slices["test"] or self.slices["train"]
-        said = list(ask(self.model, shown, prompts, self.phase_config["samples"], to_show=True))
+        said = list(ask(model, shown, prompts, self.phase_config["samples"], to_show=True))
         if recorder:
             write_samples(said, self.folder.path / "samples")
         self._record_data(recorder)

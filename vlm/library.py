@@ -19,14 +19,13 @@ from vlm.contracts.vision import FixedCount, VisionSpec
 from vlm.data.captions import CaptionProcessor
 from vlm.data.pictures import decode
 from vlm.data.processor import Processor
-from vlm.interop.formats import read_checkpoint
 from vlm.models.assemble import assemble, create
 from vlm.models.generation import answers
 from vlm.models.llms.quantize import shape_of
 from vlm.models.vlm import VLM
 from vlm.training.given import initialise
 from vlm.training.trainable import Trainable
-from vlm.training.weights import fill, load_saved, model_folder, own_tensors, reader_of, resolve_paths, saved_dtype
+from vlm.training.weights import load_saved, model_folder, reader_of, resolve_paths, saved_dtype
 
 
 def make(config: Mapping[str, Any]) -> Any:
@@ -102,22 +101,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         listing = "; ".join(f"{problem.key}: {problem.message}" for problem in problems)
         raise InputError(f"{path} was changed or damaged: {listing}; save or import the model again")
     return config
-
-
-def import_checkpoint(format: str, path: str | Path, dtype: torch.dtype | None = None) -> VLM:
-    """A published checkpoint as a model of ours, in eval mode; the file's dtype is kept unless `dtype` is given.
-
-    format: purevlm (.npz) or supravl_nano (folder). Raises: InputError naming the tensor that does not fit.
-    """
-    from vlm.build import compose
-
-    found = read_checkpoint(format, Path(path))
-    model = make(compose(found.overrides).config).to(found.dtype)
-    initialise(model)
-    fill({name: tensor for part in model.parts for name, tensor in _named(model, part)}, found.tensors, str(path))
-    if found.tokenizer is not None:
-        model.processor.tokenizer.load(found.tokenizer)
-    return model.to(dtype or found.dtype).eval()
 
 
 def parameter_report(model: Any) -> dict[str, Any]:
@@ -222,7 +205,3 @@ def _shape(given: Any) -> str:
 
 def _weights(parameters: Iterable[Tensor]) -> int:
     return sum(shape_of(parameter).numel() for parameter in parameters)
-
-
-def _named(model: Any, part: str) -> list[tuple[str, Tensor]]:
-    return [(f"{part}.{name}", tensor) for name, tensor in own_tensors(getattr(model, part)).items()]

@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image
 
 from data_prep.checking.marked import Reader, Reading, Stretch
-from data_prep.pairs import Span, changed
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import MediumPart, MediumRecord, Message, Record, to_sample
+from vlm.data.pairs import Span, changed_words
 from vlm.data.pictures import PictureError, open_picture
 from vlm.data.shards import ShardSet, key_of
 
@@ -132,7 +132,7 @@ def _text(messages: Sequence[Message] | None) -> str:
 
 def _differences(chosen: str, rejected: str) -> tuple[list[Part], list[Part]]:
     """Both answers in stretches, marked where the other one has other words."""
-    spans = changed(chosen[:COMPARED], rejected[:COMPARED])
+    spans = changed_words(chosen[:COMPARED], rejected[:COMPARED])
     return _stretches(chosen, spans[0]), _stretches(rejected, spans[1])
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_prep.pairs import changed, json_object, pair, shown
+from data_prep.pairs import json_object, pair, shown
 from data_prep.reading.tables import parquet_rows, row_count
 from data_prep.rows import Inputs, Row, Skip, Unfit
 from vlm.contracts.errors import InputError
 from vlm.contracts.ranges import PositiveInt
 from vlm.contracts.settings import STRICT
 from vlm.data.canonical import Origin
+from vlm.data.pairs import changed_words
 
 FILE = "RLHF-V-Dataset.parquet"
 COLUMNS = {
@@ -62,7 +63,7 @@ class RlhfV:
         """One row of the file. Raises: Unfit if it alone is at fault, InputError if the file is of another form."""
         text = json_object(origin, "text", content["text"], ("question", "chosen", "rejected"))
         answered = json_object(origin, "origin_split", content["origin_split"], ("model", "type"))
-        diff_chosen, diff_rejected = changed(text["chosen"], text["rejected"])
+        diff_chosen, diff_rejected = changed_words(text["chosen"], text["rejected"])
         meta = {
             "diff_chosen": diff_chosen, "diff_rejected": diff_rejected,
             "origin_dataset": content["origin_dataset"], **answered,

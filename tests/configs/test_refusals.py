@@ -28,7 +28,7 @@ def refusals(*overrides: str) -> list[Problem]:
     [
         ("encodr=cnn", "encodr", "did you mean 'encoder'?"),
         ("encoder=cn", "encoder", "there is no encoder 'cn'; did you mean 'cnn'? choices: bilinear, cnn"),
-        ("experiment=zzz", "experiment", "there is no experiment 'zzz'; choices: purevlm"),
+        ("experiment=zzz", "experiment", "there is no experiment 'zzz'; choices: "),
         ("phase.optimizer.betaz=1", "phase.optimizer.betaz", "did you mean 'betas'? keys here: name, betas"),
         ("+encoder.ranks=3", "encoder.ranks", "unknown key; did you mean 'rank'?"),
         ("++llm.tokenizer.sizes=3", "llm.tokenizer.sizes", "unknown key; did you mean 'size'?"),

@@ -75,6 +75,21 @@ class More(Record):
     hidden: int = field(default=1, init=False)
     shared: ClassVar[int] = 5
 
+class Model(heavy.Module):
+    nodes = parts = ("encoder", "text")
+
+class Phase(heavy.Module):
+    nodes = begins = ()
+    reports: tuple[str, ...] = ("drift",)
+
+class Later(Phase):
+    nodes = begins = ("llm",)
+    measures = ("val/won",)
+
+class Own(Later):
+    """What it does not state, its nearest base states."""
+    begins = ()
+
 class Swallows:
     def __init__(self, size: int, **options: int) -> None: ...
 
@@ -139,6 +154,22 @@ def test_the_fields_of_a_dataclass_are_its_arguments(root: Path):
         "size": False,
         "items": False,
     }
+
+
+def test_what_a_class_says_of_itself_is_read_from_it_or_its_nearest_base(root: Path):
+    model, phase, later, own = (read(f"vlm.parts.own.{name}", root) for name in ("Model", "Phase", "Later", "Own"))
+    assert model.nodes == model.parts == ("encoder", "text")
+    assert (model.reports, model.begins, model.measures) == ((), (), ())
+    assert (phase.nodes, phase.begins, phase.measures, phase.reports) == ((), (), (), ("drift",))
+    assert (later.nodes, later.begins, later.measures) == (("llm",), ("llm",), ("val/won",))
+    assert (own.nodes, own.begins, own.measures, own.reports) == (("llm",), (), ("val/won",), ("drift",))
+
+
+def test_the_projects_models_and_phases_say_what_they_need():
+    model, phase = read("vlm.models.two_tower.TwoTower"), read("vlm.phases.dpo.DPO")
+    assert (model.nodes, model.parts) == (("encoder", "text"), ("encoder", "text", "joint"))
+    assert phase.nodes == phase.begins == read("vlm.phases.alignment.Alignment").nodes == ("llm",)
+    assert "val/retrieval_r1" in read("vlm.phases.contrastive.Contrastive").measures
 
 
 def test_a_function_can_be_a_target(root: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from PIL import Image
@@ -26,9 +28,8 @@ def processor() -> Processor:
 
 def png(value: int = 200, size: tuple[int, int] = (28, 28)) -> Medium:
     from hashlib import sha256
-    from io import BytesIO
 
-    buffer = BytesIO()
+    buffer = io.BytesIO()
     Image.new("L", size, value).save(buffer, "PNG")
     return Medium("image", buffer.getvalue(), sha256(buffer.getvalue()).hexdigest())
 
@@ -120,8 +121,8 @@ class Listed:
 
     name = "listed"
 
-    def __init__(self, samples: list[Sample | None]) -> None:
-        self.samples = samples
+    def __init__(self, samples: list[Sample | None], augment: bool = True) -> None:
+        self.samples, self.augment = samples, augment
         self.reads = 0
 
     def __len__(self) -> int:
@@ -162,6 +163,26 @@ def test_rows_are_read_once_while_they_fit_into_memory(processor):
     assert listed.reads == 10
     uncached = rows(processor, listed)
     assert all(torch.equal(item.example.ids, uncached[p].example.ids) for p, item in enumerate(items))
+
+
+def test_a_set_that_is_not_augmented_is_shown_unchanged_and_kept(processor):
+    """Beside one that is cropped and mirrored: whole pictures where the text says left and right."""
+    lines = Image.linear_gradient("L").rotate(30).resize((40, 40))
+    kept = io.BytesIO()
+    lines.save(kept, "PNG")
+    medium = Medium("image", kept.getvalue(), "0" * 64)
+    shown = Sample("k", (Turn("user", (0,)), Turn("assistant", ("ab",))), (medium,))
+    processor.views = Resize(16, [0.5] * 3, [0.5] * 3, crop_least=0.3, flip=0.5)
+    plain, changed = Listed([shown], augment=False), Listed([shown])
+    reading = Reading([""], all_text=False, cache_gb=1.0, seed=0)
+    read = Rows([plain, changed], Mix([Source(1, 1), Source(1, 1)], seed=0), processor, reading)  # type: ignore[list-item]
+    items = [read[position] for position in range(20)]
+    views = [[item.example.views[0] for item in items if item.source == source] for source in (0, 1)]
+    (unchanged,) = processor.views(lines)
+    assert all(torch.equal(view, unchanged) for view in views[0])
+    assert not any(torch.equal(view, unchanged) for view in views[1])
+    assert len({view.numpy().tobytes() for view in views[1]}) == len(views[1]) == 10
+    assert (plain.reads, changed.reads) == (1, 10)
 
 
 def test_each_epoch_shows_another_of_several_captions(processor):

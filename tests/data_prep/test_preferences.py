@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from data_prep.pairs import changed, shown
+from data_prep.pairs import shown
 from data_prep.rows import Inputs, Row
 from data_prep.sets.preference_jsonl import PreferenceJsonl
 from data_prep.sets.rlaif_v import RlaifV
@@ -19,6 +19,7 @@ from data_prep.sets.rlhf_v import RlhfV
 from tests.data_prep.conftest import encoded, picture
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import Message, TextPart
+from vlm.data.pairs import changed_words
 from vlm.data.shards import ShardSet
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -166,7 +167,7 @@ def test_files_of_another_form_are_refused(prepare, tmp_path: Path, damage: str)
     ],
 )
 def test_changed_words_are_marked_in_both_answers(chosen: str, rejected: str, spans) -> None:
-    found = changed(chosen, rejected)
+    found = changed_words(chosen, rejected)
     assert tuple([text[a:b] for a, b in side] for text, side in zip((chosen, rejected), found, strict=True)) == spans
 
 

@@ -212,8 +212,10 @@ def test_a_model_without_results_and_a_single_model_are_refused(tmp_path):
         folder_of(first)
 
 
-def test_the_command_prints_one_table(tmp_path):
+def test_the_command_prints_one_table_and_names_the_page_of_answers(tmp_path):
     first, other = evaluation(tmp_path / "a", LABELS, "a"), evaluation(tmp_path / "b", wrong({3}), "b")
     code, said, _ = run(f"compare=[{first},{other}]")
     assert code == 0
-    assert said == comparison_table(compared([first, other])) + "\n"
+    page = other / "compare.html"
+    assert said == f"{comparison_table(compared([first, other]))}\n{page}\n"
+    assert page.is_file()

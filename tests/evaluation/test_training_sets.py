@@ -115,6 +115,18 @@ def test_a_run_that_gives_no_part_does_not_count(data: Path, tmp_path: Path) -> 
     parts = dict.fromkeys(("encoder", "connector", "llm", "fusion"), str(other))
     last = run(tmp_path / "runs/last", data, {"rafts": None}, init_from=str(first), weights=parts)
     assert [folder.parent.name for folder, _ in training_splits(last).splits] == ["rafts", "ships"]
+    stacked = {"llm": {"adapters": {"sft": {}}}}  # which only the first run can have given
+    last = run(tmp_path / "runs/stacked", data, {"rafts": None}, init_from=str(first), weights=parts, **stacked)
+    assert [folder.parent.name for folder, _ in training_splits(last).splits] == ["rafts", "ships", "boats"]
+
+
+def test_of_two_towers_other_parts_count(data: Path, tmp_path: Path) -> None:
+    first = run(tmp_path / "runs/first", data, {"boats": None})
+    parts = dict.fromkeys(("encoder", "text"), str(run(tmp_path / "runs/other", data, {"ships": None})))
+    for given, read in ((parts, ["rafts", "ships", "boats"]), (parts | {"joint": parts["text"]}, ["rafts", "ships"])):
+        place = tmp_path / "runs" / f"last{len(given)}"
+        last = run(place, data, {"rafts": None}, init_from=str(first), weights=given, text={})
+        assert sorted(folder.parent.name for folder, _ in training_splits(last).splits) == sorted(read)
 
 
 def test_weights_from_elsewhere_are_unknown(data: Path, tmp_path: Path) -> None:

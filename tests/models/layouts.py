@@ -14,6 +14,7 @@ from vlm.models.vlm import VLM
 
 VIEWS = ViewSpec(channels=3, height=16, width=16)
 VISION = {
+    "model": {"_target_": "vlm.models.vlm.VLM"},
     "encoder": {"_target_": "vlm.models.encoders.cnn.CNN", "channels": [4, 8], "grid": 2},
     "connector": {"_target_": "vlm.models.connectors.linear.Linear", "bias": True},
     "fusion": {"_target_": "vlm.models.fusion.placeholder.Placeholder"},

@@ -87,7 +87,7 @@ def test_generation_takes_pictures_paths_and_views(model, tmp_path):
     ("arguments", "message"),
     [
         ({"images": ["nothing.png"]}, "nothing.png: the picture cannot be read"),
-        ({"decoding": "greddy"}, "choose one of greedy, top_k, beam"),
+        ({"decoding": "greddy"}, "choose one of greedy, top_k, beam, sampled"),
         ({"max_new_tokenz": 3}, "unknown generation option max_new_tokenz"),
         ({"video": "clip.mp4"}, "not trained on clips"),
     ],

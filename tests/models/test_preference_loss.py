@@ -56,6 +56,12 @@ def log_sigmoid(x: float) -> float:
     return -math.log1p(math.exp(-x))
 
 
+def divergence(here: float, there: float) -> float:
+    """Of "this token" against "another one", from their log-probabilities."""
+    p, q = math.exp(here), math.exp(there)
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -79,14 +85,37 @@ def test_each_loss_is_its_closed_form(name, value):
 def test_what_is_logged_says_how_far_each_answer_moved():
     batch, logp, reference = hand_made()
     logs = {name: value.item() for name, value in preference_loss(logp, reference, batch, settings()).logs.items()}
-    k3 = sum(math.exp(-r) - 1 + r for r in (0.5, 0.25, -1.0)) / 3
+    kl = sum(divergence(*pair) for pair in [(-1, -1.5), (-2, -2.25), (-4, -3)]) / 3
     assert logs == pytest.approx(
         {
             "preference": -log_sigmoid(BETA * 1.75), "reward_accuracy": 1, "reward_margin": BETA * 1.75,
-            "chosen_drift": 0.75, "rejected_drift": -1, "logps_chosen": -3, "logps_rejected": -4, "kl": k3,
+            "chosen_drift": 0.75, "rejected_drift": -1, "logps_chosen": -3, "logps_rejected": -4, "kl": kl,
             "tokens_chosen": 2, "tokens_rejected": 1,
         }
     )  # fmt: skip
+
+
+def test_the_logged_divergence_never_exceeds_that_of_the_whole_distributions():
+    """As it is known of one outcome alone; for each outcome of each pair of distributions."""
+    batch, *_ = hand_made()
+    here, there = torch.randn(2, 50, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(3)
+    here, there = here.log_softmax(-1), there.log_softmax(-1)
+    exact = (here.exp() * (here - there)).sum(-1)
+    for row in range(50):
+        for token in range(20):
+            logp, reference = (torch.zeros(1, 5, dtype=torch.float64) for _ in "ab")
+            logp[0, [1, 2, 4]], reference[0, [1, 2, 4]] = here[row, token], there[row, token]
+            found = compare(logp, reference, batch, settings())["kl"].item()
+            assert -1e-12 <= found <= exact[row] + 1e-12
+
+
+@pytest.mark.parametrize(("logp", "reference"), [(-0.5, -15.5), (-15.5, -0.5), (0.0, -15.0), (-15.0, 0.0)])
+def test_a_model_that_moved_far_has_a_finite_divergence(logp, reference):
+    batch, *_ = hand_made()
+    at = torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]])  # float32, as a run has it
+    found = compare(at * logp, at * reference, batch, settings())["kl"].item()
+    assert math.isfinite(found)
+    assert found >= 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -247,6 +247,25 @@ def test_pooling_is_attention_of_one_query_with_the_logarithm_of_the_mass():
     torch.testing.assert_close(pool(tokens, mass), pool.out(expected.transpose(1, 2).flatten(1)))
 
 
+@pytest.mark.parametrize("name", ["keural_nano", "keural_25m"])
+def test_pooled_vectors_begin_as_different_as_the_pictures_tokens(name):
+    """Else contrastive pretraining would start with one vector for all, and end there."""
+    node = yaml.safe_load((config_dir() / "encoder" / f"{name}.yaml").read_text())
+    torch.manual_seed(0)
+    model = create(part({"encoder": node}, "encoder"), views=ViewSpec(3, 128, 128)).eval()
+    views = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))  # blots, as unlike as pictures
+    with torch.no_grad():
+        seen = model(nn.functional.interpolate(views, size=(128, 128)), 64)
+
+    def apart(rows):
+        return (rows - rows.mean(0)).square().sum(1).mean() / rows.square().sum(1).mean()
+
+    means = seen.tokens.mean(1)
+    assert apart(means) > 0.01
+    assert apart(seen.pooled) == pytest.approx(float(apart(means)), rel=0.2)
+    torch.testing.assert_close(nn.functional.cosine_similarity(seen.pooled, means), torch.ones(6), atol=0.05, rtol=0)
+
+
 def test_a_square_weighs_in_pooling_what_its_parts_would():
     pool = encoder().pool
     tokens = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(1)).double()

@@ -260,9 +260,13 @@ def test_a_validation_tells_loss_recalls_chance_and_each_budget(data, tmp_path):
 def test_it_learns_which_caption_belongs_to_which_picture(data, tmp_path):
     """Eight texts for eighty pictures: a colour and a side, of which held-out pictures show other shades and places."""
     words = ["phase.max_steps=80", "phase.schedule.warmup=0.1", "phase.global_batch=32", "phase.validate_every=80"]
+    words += ["phase.keep.by=val/retrieval_r1"]
     result = train(compose([*SMALL, *BUDGETS, *words, f"paths.data={data}", f"paths.runs={tmp_path}"]))
-    metrics = json.loads((Path(result["run"]) / "status.json").read_text())["metrics"]
+    status = json.loads((Path(result["run"]) / "status.json").read_text())
+    metrics = status["metrics"]
     assert metrics["val/retrieval_r1"] > metrics["val/chance_r1"] + 0.3
+    assert status["best"] == {"metric": "val/retrieval_r1", "value": metrics["val/retrieval_r1"], "step": 80}
+    assert not (Path(result["run"]) / "samples").exists()  # two towers say nothing
     assert (Path(result["run"]) / "model" / "joint.safetensors").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests import hf_folder, prepared
+from tests import hf_folder
 from tests.models.layouts import VIEWS
 from tests.models.stacked import stacked_model, with_pictures
-from vlm.build import compose
 from vlm.contracts.errors import BrokenStep, ConfigError, RunError
 from vlm.contracts.recipe import (
     GuardSettings,
@@ -37,7 +35,6 @@ from vlm.losses.preference import answers, at_start
 from vlm.models.llms.hf_causal import HFCausal
 from vlm.models.vlm import VLM
 from vlm.phases.dpo import DPO
-from vlm.run import train
 from vlm.training.callbacks import Saver
 from vlm.training.checkpoint import Checkpoints, newest
 from vlm.training.ledger import Ledger
@@ -134,9 +131,16 @@ def trainer_of(steps: int, callbacks: list[Any] | None = None, validate_every: i
     )  # fmt: skip
 
 
+class Judging(lightning.Callback):
+    """After every validation, as a run's Saver does."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        pl_module.judge()
+
+
 def run(phase: DPO, steps: int, validate: bool = True, callbacks: list[Any] | None = None) -> DPO:
     phase.total_steps, phase.validation_batches = steps, 2 if validate else None
-    trainer = trainer_of(steps, callbacks, 1 if validate else None)
+    trainer = trainer_of(steps, callbacks or [Judging()], 1 if validate else None)
     held_out = HeldOut(phase.model) if validate else None
     if validate:
         trainer.validate(phase, held_out, verbose=False)
@@ -358,38 +362,3 @@ def test_it_learns_to_prefer_the_chosen_answers(folder):
     assert phase.validated["val/preference"] < 0.5
     assert phase.validated["val/reward_accuracy"] == 1
     assert phase.validated["val/chosen_drift"] > 0
-
-
-def prepared_pairs(root: Path) -> Path:
-    """A set `preference_jsonl` under root/data. Returns root/data."""
-    source = root / "published"
-    source.mkdir(parents=True)
-    lines = []
-    for number in range(80):
-        one = sample(number)
-        (source / f"{number}.png").write_bytes(one.media[0].data)
-        chosen = one.turns[-1].parts[0]
-        row = {"prompt": "<image>what is it?", "chosen": chosen, "rejected": one.rejected, "images": [f"{number}.png"]}
-        lines.append(json.dumps(row) + "\n")
-    (source / "pairs.jsonl").write_text("".join(lines))
-    return prepared.prepare("preference_jsonl", source, root / "data")
-
-
-def test_a_run_begins_with_a_validation_at_log_two_and_tells_all_of_both_sides(folder, tmp_path):
-    words = [
-        "encoder=vit_nano", "connector=linear", "llm=hf_causal", f"llm.path={folder}", "llm.template.max_tokens=100",
-        "adapter=sft_dpo", "phase=dpo", "data=own_preferences", f"paths.data={prepared_pairs(tmp_path)}", f"paths.runs={tmp_path}", "phase.max_steps=4",
-        "phase.validate_every=2", "phase.log_every=1", "phase.samples=1", "phase.schedule.warmup=0.0",
-        "phase.trainable.adapter.dpo=1.0e-2", "logging.wandb=disabled", "logging.progress=false", "hardware.threads=1",
-    ]  # fmt: skip
-    folder_of_run = Path(train(compose(words))["run"])
-    rows = [json.loads(line) for line in (folder_of_run / "metrics.jsonl").read_text().splitlines()]
-    first = rows[0]
-    assert first["step"] == 0
-    assert first["val/preference"] == pytest.approx(math.log(2), abs=1e-4)
-    assert {f"val/{name}" for name in TOLD} <= first.keys()
-    trained = [row for row in rows if "train/preference" in row]
-    assert trained[0]["train/preference"] == pytest.approx(math.log(2), abs=1e-4)
-    assert {f"train/{name}" for name in TOLD} <= trained[0].keys()
-    assert [row["step"] for row in rows if "val/preference" in row] == [0, 2, 4]
-    assert rows[-1].get("val/preference", 1) < math.log(2)

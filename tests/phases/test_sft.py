@@ -17,6 +17,7 @@ from vlm.contracts.settings import RunConfig
 from vlm.data import sources
 from vlm.job import Job
 from vlm.losses.language import language_loss
+from vlm.phases import base
 from vlm.phases.sft import SFT, other_pictures
 from vlm.run import train
 from vlm.training.folder import RunFolder
@@ -38,20 +39,26 @@ def prepared_job(data: Path, runs: Path, *overrides: str) -> Job:
     return job
 
 
-def gradients_of_first_step(job: Job) -> dict[str, torch.Tensor]:
+def gradients_of_first_step(job: Job, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    job.phase.configure_gradient_clipping = lambda *_, **__: found.update(  # called once gradients are ready
-        {name: p.grad.clone() for name, p in job.model.named_parameters() if p.grad is not None}
-    )
+    clip = base.clip
+
+    def keeping(model, settings):  # called once the gradients of the step are ready
+        found.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        return clip(model, settings)
+
     job.folder.open()
-    job.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(base, "clip", keeping)
+        job.run()
     job.folder.close()
+    assert found
     return found
 
 
 @pytest.mark.parametrize("targets", ["answers", "all"])
 @pytest.mark.parametrize("reduction", ["token", "sample"])
-def test_accumulation_gives_the_gradients_of_the_whole_batch(data, tmp_path, targets, reduction):
+def test_accumulation_gives_the_gradients_of_the_whole_batch(data, tmp_path, monkeypatch, targets, reduction):
     """Rows of unequal length, so a mean of micro-batch means would differ."""
     found = {}
     for micro in (8, 4, 1):
@@ -68,7 +75,7 @@ def test_accumulation_gives_the_gradients_of_the_whole_batch(data, tmp_path, tar
             f"phase.targets={targets}",
             f"phase.loss.reduction={reduction}",
         )
-        found[micro] = gradients_of_first_step(job)
+        found[micro] = gradients_of_first_step(job, monkeypatch)
     assert found[8].keys() == found[4].keys() == found[1].keys()
     for name, gradient in found[8].items():
         torch.testing.assert_close(found[4][name], gradient, rtol=1e-9, atol=1e-13, msg=name)
@@ -93,6 +100,20 @@ def test_all_that_is_named_moves_and_all_else_stands_still(data, tmp_path):
     job.run()
     moved = {name for name, tensor in job.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"connector.project.weight", "connector.project.bias"}  # no BatchNorm statistics either
+
+
+@pytest.mark.parametrize(("profile", "share"), [(32, 0.4), (128, 1.0)])
+def test_a_device_gives_no_more_memory_than_its_profile_says(data, tmp_path, monkeypatch, profile, share):
+    class Told(Exception): ...
+
+    def told(fraction: float) -> None:
+        raise Told(fraction)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told)
+    with pytest.raises(Told, match=f"^{share}$"):
+        prepared_job(data, tmp_path, *CAPTIONS, "phase.max_steps=1", f"hardware.memory_gb={profile}")
 
 
 def test_a_path_inside_a_part_has_its_own_rate(data, tmp_path):

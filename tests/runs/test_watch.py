@@ -74,6 +74,7 @@ def test_a_stopped_run_goes_on_and_ends_as_the_undisturbed_one(data, whole, tmp_
     [
         (["phase.keep.by=val/pope"], r"phase\.keep\.by: val/pope is no metric of this run's validations; .*\+benchmarks\.pope\.limit=200"),
         (["phase.keep.by=loss"], r"phase\.keep\.by: loss is no metric"),
+        (["phase.keep.by=val/retrieval_r1"], r"val/retrieval_r1 is no metric of this run's validations; give val/loss, or name"),
         (["+benchmarks.digit_names.limit=20"], r"reader\.expected\.questions=40"),
         (["+benchmarks.digit_name.limit=20"], "did you mean 'digit_names'"),
         (["+benchmarks.pope.limit=20"], r"coco_pope_random\.json is not there"),

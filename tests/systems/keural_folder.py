@@ -31,7 +31,15 @@ def language_folder(folder: Path, **changes: Any) -> Path:
 def keural_model(base: Path, changes: tuple[str, ...] = (), adapters: str = "sft_dpo") -> Any:
     """Random weights in encoder, projector and adapters, the folder's in the language model."""
     ranks = ["llm.adapters.dpo.rank=2"] if adapters == "sft_dpo" else []
-    chosen = ["experiment=keural_sft", "llm=mistral_7b", f"llm.path={base}", f"adapter={adapters}", *SMALL, *ranks, *changes]
+    chosen = [
+        "experiment=keural_sft",
+        "llm=mistral_7b",
+        f"llm.path={base}",
+        f"adapter={adapters}",
+        *SMALL,
+        *ranks,
+        *changes,
+    ]
     torch.manual_seed(0)
     model = make(compose(chosen).config)
     model.llm.load_pretrained()

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from vlm.contracts.errors import InputError
-from vlm.contracts.parts import PARTS
+from vlm.contracts.parts import ADAPTER
 from vlm.data.shards import ShardSet
 
 RECORD, CONFIG = "data.json", "config.yaml"
@@ -63,11 +64,21 @@ class _Config:
     data: _Data
     init_from: str | None = None
     weights: dict[str, str | None] = field(default_factory=dict)
+    llm: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What `init_from` gives, unless `weights` does."""
+        if self.text is not None:
+            return ("encoder", "text", "joint")
+        stacked = (self.llm or {}).get("adapters")
+        return ("encoder", "connector", "llm", "fusion", *([ADAPTER] if stacked else []))
 
     @property
     def sources(self) -> list[str]:
         """Runs and models whose weights the run began with."""
-        given = dict.fromkeys(PARTS, self.init_from) | {part: name for part, name in self.weights.items() if name}
+        given = dict.fromkeys(self.parts, self.init_from) | {part: name for part, name in self.weights.items() if name}
         return list(dict.fromkeys(name for name in given.values() if name))
 
 

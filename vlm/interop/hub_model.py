@@ -102,7 +102,8 @@ class HubModel(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             scores = logits[:, :-1].flatten(0, 1)
-            loss = nn.functional.cross_entropy(scores, labels[:, 1:].flatten(), ignore_index=IGNORE)
+            wanted = labels[:, 1:].masked_fill(labels[:, 1:] == self.config.image_place, IGNORE).flatten()
+            loss = nn.functional.cross_entropy(scores, wanted, ignore_index=IGNORE)
         return CausalLMOutputWithPast(loss=loss, logits=logits)  # type: ignore[arg-type]
 
     @torch.no_grad()

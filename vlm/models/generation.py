@@ -178,6 +178,8 @@ def _settings(model: VLM, decoding: str, options: dict[str, Any]) -> dict[str, A
     template, tokenizer = model.processor.template, model.processor.tokenizer
     stops = [tokenizer.special(template.end), tokenizer.special(template.begin)]  # a new beginning is an end, too
     defaults = {"max_new_tokens": template.max_tokens, "eos_token_id": stops, "pad_token_id": stops[0]}
+    if isinstance(options.get("eos_token_id"), int):
+        options = {**options, "eos_token_id": [options["eos_token_id"]]}
     settings = {**PRESETS[decoding], **defaults, **options}
     if settings.get("num_beams") == 1:  # a beam of one is greedy, and takes none of a beam's settings
         settings = {**PRESETS["greedy"], **defaults, **options}

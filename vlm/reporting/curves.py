@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,12 +20,19 @@ WIDTH, HEIGHT = 420, 220  # units of the view box; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24  # room for tick labels
 MOST_POINTS = 150  # of a line; longer logs are averaged in stretches
 LOG_SPAN = 20  # values that span more than this factor are drawn on a logarithmic axis
+MOST_DOTS = 40  # validations of a line that are marked; more would hide it
 STYLES = 6  # line styles of the style sheet
+
+
+Kind = Literal["", "training", "held-out"]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line. steps, mean, low, high [n]: mean, least and greatest over seeds at each step."""
+    """One line. steps, mean, low, high [n]: mean, least and greatest over seeds at each step.
+
+    kind: where a figure has both, a training line is thin and dashed, a held-out one whole with a dot a validation.
+    """
 
     label: str
     style: int
@@ -32,6 +40,7 @@ class Curve:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    kind: Kind = ""
 
 
 def group_curve(group: Group, name: str, style: int) -> Curve | None:
@@ -52,18 +61,21 @@ def group_curve(group: Group, name: str, style: int) -> Curve | None:
     return Curve(group.label, style % STYLES, steps, rows.mean(axis=0), rows.min(axis=0), rows.max(axis=0))
 
 
-def draw(curves: Sequence[Curve], title: str, identity: str, zero: bool = False) -> str:
+def draw(
+    curves: Sequence[Curve], title: str, identity: str, zero: bool = False, marks: Sequence[tuple[float, str]] = ()
+) -> str:
     """An <svg> with title and description for those who cannot see it.
 
     identity: unique in the page.   zero: the axis holds 0, drawn as a line (for gains).
+    marks: values that are drawn as dashed lines with their words, such as limits; the axis holds them, too.
     """
-    lowest = min(float(curve.low.min()) for curve in curves)
-    highest = max(float(curve.high.max()) for curve in curves)
+    lowest = min([float(curve.low.min()) for curve in curves] + [value for value, _ in marks])
+    highest = max([float(curve.high.max()) for curve in curves] + [value for value, _ in marks])
     logarithmic = not zero and lowest > 0 and highest / lowest > LOG_SPAN
     if zero:
         lowest, highest = min(lowest, 0.0), max(highest, 0.0)
-    across = _Axis(0.0, max(float(curve.steps[-1]) for curve in curves), LEFT, WIDTH - RIGHT)
-    up = _Axis(lowest, highest, HEIGHT - BOTTOM, TOP, logarithmic)
+    across = Axis(0.0, max(float(curve.steps[-1]) for curve in curves), LEFT, WIDTH - RIGHT)
+    up = Axis(lowest, highest, HEIGHT - BOTTOM, TOP, logarithmic)
 
     svg = ElementTree.Element(
         "svg",
@@ -77,19 +89,39 @@ def draw(curves: Sequence[Curve], title: str, identity: str, zero: bool = False)
         ElementTree.SubElement(
             svg, "line", {"class": kind, "x1": str(LEFT), "x2": str(WIDTH - RIGHT), "y1": y, "y2": y}
         )
-        _label(svg, LEFT - 6, up(value) + 3.5, "end", f"{value:g}")
+        label(svg, LEFT - 6, up(value) + 3.5, "end", f"{value:g}")
     for value in across.ticks(5):
-        _label(svg, across(value), HEIGHT - 7, "middle", f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+        label(svg, across(value), HEIGHT - 7, "middle", f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    for value, words in marks:
+        y = f"{up(value):.1f}"
+        ElementTree.SubElement(
+            svg, "line", {"class": "mark", "x1": str(LEFT), "x2": str(WIDTH - RIGHT), "y1": y, "y2": y}
+        )
+        label(svg, WIDTH - RIGHT, up(value) + (11 if up(value) < TOP + 12 else -4), "end", words)
     for curve in curves:
         band = [*zip(curve.steps, curve.high, strict=True), *zip(curve.steps[::-1], curve.low[::-1], strict=True)]
         ElementTree.SubElement(svg, "polygon", {"class": f"band-{curve.style}", "points": _points(band, across, up)})
     for curve in curves:
         middle = list(zip(curve.steps, curve.mean, strict=True))
         line = ElementTree.SubElement(
-            svg, "polyline", {"class": f"line-{curve.style}", "points": _points(middle, across, up)}
+            svg,
+            "polyline",
+            {"class": f"line-{curve.style} {curve.kind}".strip(), "points": _points(middle, across, up)},
         )
         ElementTree.SubElement(line, "title").text = describe([curve])
+        for x, y in middle if curve.kind == "held-out" and len(middle) <= MOST_DOTS else ():
+            dot = {"class": f"dot-{curve.style}", "cx": f"{across(x):.1f}", "cy": f"{up(y):.1f}", "r": "2.6"}
+            ElementTree.SubElement(svg, "circle", dot)
     return ElementTree.tostring(svg, encoding="unicode")
+
+
+def positive(curve: Curve) -> Curve | None:
+    """The curve where all its values are above 0, which is where a logarithmic axis has a place; None below two points."""
+    kept = curve.low > 0
+    if kept.sum() < 2:
+        return None
+    rows = (values[kept] for values in (curve.steps, curve.mean, curve.low, curve.high))
+    return Curve(curve.label, curve.style, *rows, kind=curve.kind)
 
 
 def describe(curves: Sequence[Curve]) -> str:
@@ -101,7 +133,7 @@ def describe(curves: Sequence[Curve]) -> str:
     )
 
 
-class _Axis:
+class Axis:
     """Values to places between two ends of the picture."""
 
     def __init__(self, low: float, high: float, start: float, end: float, logarithmic: bool = False) -> None:
@@ -136,10 +168,11 @@ class _Axis:
         return [value for value in found if self.low <= value <= self.high]
 
 
-def _points(pairs: Sequence[tuple[float, float]], across: _Axis, up: _Axis) -> str:
+def _points(pairs: Sequence[tuple[float, float]], across: Axis, up: Axis) -> str:
     return " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in pairs)
 
 
-def _label(svg: ElementTree.Element, x: float, y: float, anchor: str, text: str) -> None:
+def label(svg: ElementTree.Element, x: float, y: float, anchor: str, text: str) -> None:
+    """Words in a drawing. anchor: which part of them stands at x, "start", "middle" or "end"."""
     place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
     ElementTree.SubElement(svg, "text", place).text = text

@@ -95,6 +95,8 @@ def truth(reference: Any) -> str:
         for key in ("gold", "label", "answer", "answers", "references"):
             if key in reference and reference[key] is not None:
                 return _answer(reference[key], reference)
+        if reference and all(isinstance(value, str) for value in reference.values()):  # facts, such as colour and shape
+            return ", ".join(f"{key} {value}" for key, value in reference.items())
     if isinstance(reference, list):
         return _answer(reference, {})
     return json.dumps(reference, ensure_ascii=False)

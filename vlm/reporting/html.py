@@ -8,24 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from vlm.contracts.writing import write_whole
-from vlm.reporting.curves import STYLES, draw, group_curve
+from vlm.reporting.curves import STYLES
+from vlm.reporting.figures import figures, guards
 from vlm.reporting.groups import Group, group_runs
 from vlm.reporting.pictures import thumbnails
 from vlm.reporting.runs import DataSet, Run, find_runs
 
 PICTURES = 16  # shown of a group
 STATES = ("finished", "running", "stopped", "failed", "unreadable")
-# metric, heading, whether the axis holds 0; a figure appears where something was logged
-FIGURES = (
-    ("train/loss", "Training loss, nats a token", False),
-    ("val/loss", "Validation loss, nats a token", False),
-    ("val/vision_gain", "Vision gain, nats a token", True),
-    ("val/exact_match", "Exact answers on validation pictures", False),
-    ("test/exact_match", "Exact answers on test pictures", False),
-)
 
 
 def write_report(folder: Path, out: Path) -> Path:
@@ -60,7 +52,8 @@ def render(runs: Sequence[Run], name: str) -> str:
             warnings=[(group, text) for group in groups for text in group.warnings()],
             data=_data(runs),
             skipped=sum(run.status.data.skipped for run in runs),
-            figures={system: list(_figures(system, members)) for system, members in systems.items()},
+            figures={system: list(figures(system, members)) for system, members in systems.items()},
+            guards={system: guards(members) for system, members in systems.items()},
             pictures=[
                 (group, run, seen)
                 for group in groups
@@ -109,16 +102,6 @@ def _steps(runs: Sequence[Run]) -> str:
     text = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     goal = max(run.status.max_steps or 0 for run in runs)
     return text if goal <= steps[0] else f"{text} of {goal:,}"
-
-
-def _figures(system: str, groups: Sequence[Group]) -> Iterator[tuple[str, Markup]]:
-    for metric, heading, zero in FIGURES:
-        curves = [group_curve(group, metric, style) for style, group in enumerate(groups)]
-        drawn = [curve for curve in curves if curve is not None]
-        if drawn:
-            identity = f"{system}-{metric}".replace("/", "-").replace(" ", "-")
-            # The drawing is XML built from escaped parts.
-            yield heading, Markup(draw(drawn, f"{system}: {heading.lower()}", identity, zero))
 
 
 def _data(runs: Iterable[Run]) -> list[dict[str, Any]]:

@@ -40,8 +40,9 @@ def staying(part: nn.Module) -> BaseSettings | None:
 
 
 def saved_base(folder: Path) -> BaseSettings | None:
+    """Of a saved model. A path that is not absolute lies in its folder."""
     found = json.loads((folder / "config.json").read_text()).get("base")
-    return None if found is None else BaseSettings(**found)
+    return None if found is None else BaseSettings(str(folder / found["path"]), found["fingerprint"])
 
 
 def load_configured_base(llm: Any, base: BaseSettings, folder: Path) -> None:

@@ -299,7 +299,12 @@ class Composer:
     def _left_out(self, line: Line) -> Iterator[str]:
         """A part that is chosen, or a key of it that is set, for a model that does not have it."""
         top = line.key.split(".")[0]
-        if top in self.defaults and top in self.fields and self.config.get(top, "") is None and not self.leaves_empty(line):
+        if (
+            top in self.defaults
+            and top in self.fields
+            and self.config.get(top, "") is None
+            and not self.leaves_empty(line)
+        ):
             yield f"model={OmegaConf.select(self.config, 'model._target_', default='?').rpartition('.')[2]} has no {top}"
 
     def _set(self, line: Line) -> list[str]:

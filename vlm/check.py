@@ -17,6 +17,7 @@ from vlm.contracts.parts import ADAPTER, ATTACHED, PARTS
 from vlm.contracts.settings import RunConfig
 from vlm.data.plan import micro_batch_of
 from vlm.origins import under
+from vlm.phase_check import phase_problems
 from vlm.shapes import chain
 from vlm.signature import UNREADABLE, SignatureError, read
 from vlm.wording import did_you_mean, field_types, join, members, shown, unknown, validate
@@ -109,7 +110,8 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
     if missing:
         return
     nodes = [*model.nodes, *(f"{part}.{name}" for part in model.nodes for name in ATTACHED.get(part, ()))]
-    yield from chain(config, [node for node in nodes if not sound(node)])[1]
+    found, unfit = chain(config, [node for node in nodes if not sound(node)])
+    yield from unfit
     parts = _with_adapters(config, model.parts)
     if sound("name") and not re.fullmatch(r"\w[\w.-]*", str(config["name"]), re.ASCII):
         yield Problem("name", f"{config['name']!r} must be one plain folder name: letters, digits, dots, - and _")
@@ -136,8 +138,11 @@ def _together(config: Mapping[str, Any], wrong: set[str]) -> Iterator[Problem]:
         given = {name for name in model.nodes if config["init_from"] or config["weights"].get(name)}
         for name in read(phase["_target_"]).begins:
             if name in model.nodes and name not in given and "path" not in config[name]:
-                message = f"this phase starts from a tuned {name}, and nothing gives one; add init_from=RUN of an sft phase"
+                message = (
+                    f"this phase starts from a tuned {name}, and nothing gives one; add init_from=RUN of an sft phase"
+                )
                 yield Problem("init_from", message)
+        yield from phase_problems(config, read(phase["_target_"]), found, sound)
     if sound("phase.max_steps", "phase.epochs") and phase["max_steps"] is None and phase["epochs"] is None:
         yield Problem("phase.max_steps", "neither phase.max_steps nor phase.epochs is given; set one")
     if sound("phase.global_batch", "hardware"):
@@ -188,6 +193,8 @@ def _hardware(global_batch: int, hardware: Mapping[str, Any]) -> Iterator[Proble
     if world == 1 and hardware["strategy"] != "single":
         message = f"{hardware['strategy']} needs several processes; set hardware.devices, or choose single"
         yield Problem("hardware.strategy", message)
+    if hardware.get("memory_gb") is not None and hardware["accelerator"] == "cpu":
+        yield Problem("hardware.memory_gb", "bounds an accelerator's memory, and this profile has none; set it to null")
     if hardware["micro_tokens"] is not None and not hardware["pack"]:
         yield Problem("hardware.micro_tokens", "counts tokens without padding; set hardware.pack=true with it")
     try:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.settings import BaseSettings
 from vlm.interop import keural
 from vlm.interop.hub import write_hub
 from vlm.interop.language_folder import copy_language_model, write_language_model, write_tokenizer
@@ -100,6 +101,7 @@ def _hf(model: Any, folder: Path) -> None:
     if base is not None:  # it comes along, so that the folder is enough anywhere
         copy_language_model(Path(base.path), home / "llm")
         _point(home, base.fingerprint)
+        _name_base(home)
     elif model.config["llm"]["_target_"] == KEURAL["llm"]:
         tensors = {name: tensor.contiguous().cpu() for name, tensor in model.llm.unquantized()}
         (home / "llm.safetensors").unlink()
@@ -120,7 +122,9 @@ def _keural(model: Any, folder: Path) -> None:
     for name in model.llm.adapters:
         settings, tensors = model.config["llm"]["adapters"][name], adapter_tensors(model.llm, name)
         whole = {key: tensor.contiguous().cpu() for key, tensor in tensors.items()}
-        write_adapter(folder / keural.ADAPTERS[name], settings, whole, base)
+        # by its name alone: where it lies here means nothing elsewhere
+        named = base and BaseSettings(Path(base.path).name, base.fingerprint)
+        write_adapter(folder / keural.ADAPTERS[name], settings, whole, named)
 
 
 def _merged(model: Any, folder: Path) -> None:
@@ -135,6 +139,13 @@ def _merged(model: Any, folder: Path) -> None:
     config["llm"] = {"_target_": KEURAL["llm"], "path": "llm", "quantize": None, "adapters": {}, **kept}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     _point(folder, fingerprint(merged))
+
+
+def _name_base(home: Path) -> None:
+    """PEFT's files name the language model that lies beside them, as seen from the exported folder."""
+    for file in (home / ADAPTERS).glob("*/adapter_config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**config, "base_model_name_or_path": f"{home.name}/llm"}, indent=2))
 
 
 def _point(folder: Path, known_by: str) -> None:

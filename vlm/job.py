@@ -78,18 +78,23 @@ class Job:
         """Everything that can be refused, before the run folder exists: weights, tokenizer, first rows, checkpoint."""
         if self.hardware.accelerator == "gpu" and not torch.cuda.is_available():
             raise InputError("hardware.accelerator: gpu, but torch sees no CUDA device; choose hardware=cpu")
-        if self.hardware.memory_gb is not None and torch.cuda.is_available():
-            limit = self.hardware.memory_gb * 2**30
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit / torch.cuda.mem_get_info()[1]))
+        if self.hardware.memory_gb is not None:
+            device = self.rank % self.hardware.devices
+            whole = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self.hardware.memory_gb * 2**30 / whole), device)
         torch.manual_seed(self.settings.seed)
         self.model: Any = make(self.config)
         self.model.processor.overflow = self.settings.data.overflow
-        adapters = trained_adapters(getattr(getattr(self.model, "llm", None), "adapters", ()), self.phase_config["trainable"])
+        adapters = trained_adapters(
+            getattr(getattr(self.model, "llm", None), "adapters", ()), self.phase_config["trainable"]
+        )
         load_given(self.model, self.settings.weights, self.settings.init_from, adapters)
         self._prepare_tokenizer()
         self.phase: Phase = create(self.phase_config, model=self.model, seed=self.settings.seed)
         if not self.phase.pairs and (paired := sources.pairs(self.slices["train"])):
-            log.warning("%s: pairs; their chosen answers are learned, the rejected ones are not read", ", ".join(paired))
+            log.warning(
+                "%s: pairs; their chosen answers are learned, the rejected ones are not read", ", ".join(paired)
+            )
         self.rows = self._training_rows()
         self.phase.total_steps = self._steps()
         self.phase.sets = len(self.slices["train"])
@@ -109,12 +114,17 @@ class Job:
 
     def run(self) -> None:
         """Train to the end, then validate, test, save the model and let it speak."""
+        packs = hasattr(self.model, "llm")  # rows that are compared with each other stay rows, as many on every rank
+        if not packs and self.hardware.pack and self.rank == 0:
+            log.info(
+                "hardware.pack and micro_tokens say nothing to a model of two towers; micro_batch bounds its memory"
+            )
         planner = Planner(
             self.phase_config["global_batch"],
             self.micro_batch,
             self.hardware.world,
-            self.hardware.micro_tokens,
-            self.rows.cost,
+            self.hardware.micro_tokens if packs else None,
+            self.rows.cost if packs else None,
         )
         steps = Steps(
             self.rows,
@@ -123,7 +133,7 @@ class Job:
             self.rank,
             self.hardware.workers,
             self.hardware.timeout_s,
-            self.hardware.pack and hasattr(self.model, "llm"),  # rows that are compared with each other stay rows
+            self.hardware.pack and packs,
         )
         if self.rank == 0:
             log.info("data: %s", _expected(self.asked, self.phase.total_steps * self.phase_config["global_batch"]))

@@ -71,13 +71,14 @@ def refuse_watch(settings: RunConfig) -> None:
         benchmark_settings(name, settings.benchmarks[name].change)  # type: ignore[union-attr]
     by = settings.phase["keep"]["by"]
     own = ("val/loss", *read(settings.phase["_target_"]).measures)
-    if by not in own and by.removeprefix("val/") not in watched:
+    scores = [f"val/{name}" for name in watched]
+    if by not in (*own, *scores):
         raise InputError(
             f"phase.keep.by: {by} is no metric of this run's validations; give {' or '.join(own)}, or name the benchmark: "
             f"+benchmarks.{by.removeprefix('val/')}.limit=200"
         )
     score = (settings.phase.get("guards") or {}).get("score")
-    if score is not None and score.removeprefix("val/") not in watched:
+    if score is not None and score not in scores:
         raise InputError(
             f"phase.guards.score: {score} is no benchmark of this run's validations; name it: "
             f"+benchmarks.{score.removeprefix('val/')}.limit=200"

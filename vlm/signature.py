@@ -56,7 +56,8 @@ class Signature:
 
     reports: the names of the aux terms that a part gives.   nodes, parts: what a model is assembled from, and what is
     saved of it.   nodes, begins, measures: of a phase, what a model must have, what of it must not begin at random, and
-    metrics of its validations of which more is better. All of them from the class attributes of these names.
+    metrics of its validations of which more is better.   pairs: whether it reads preference pairs. All of them from the
+    class attributes of these names.
     """
 
     target: str
@@ -68,6 +69,7 @@ class Signature:
     begins: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    pairs: bool = False
 
 
 @cache
@@ -87,11 +89,13 @@ def read(target: str, root: Path = ROOT) -> Signature:
         raise SignatureError(f"{target} is neither a class nor a function")
     lineage = list(_lineage(module, statement))
     describe = next((_compile(owner, found) for owner, node in lineage if (found := _method(node, "describe"))), None)
-    stated = [
-        next((owner.evaluate(found) for owner, node in lineage if (found := _attribute(node, name))), ())
-        for name in ("reports", "nodes", "begins", "measures", "parts")
-    ]
-    return Signature(target, _constructor(lineage), describe, module.file, *stated)
+    stated: dict[str, Any] = {
+        name: owner.evaluate(value)
+        for name in ("reports", "nodes", "begins", "measures", "parts", "pairs")
+        for owner, value in [_first(lineage, name)]
+        if owner is not None
+    }
+    return Signature(target, _constructor(lineage), describe, module.file, **stated)
 
 
 @dataclass
@@ -230,6 +234,11 @@ def _constructor(lineage: list[tuple[_Module, ast.ClassDef]]) -> dict[str, Param
 
 def _method(node: ast.ClassDef, name: str) -> ast.FunctionDef | None:
     return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == name), None)
+
+
+def _first(lineage: list[tuple[_Module, ast.ClassDef]], name: str) -> tuple[_Module | None, Any]:
+    """The nearest class that gives a value to a name, and the value's expression."""
+    return next(((owner, found) for owner, node in lineage if (found := _attribute(node, name))), (None, None))
 
 
 def _attribute(node: ast.ClassDef, name: str) -> ast.expr | None:

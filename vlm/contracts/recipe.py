@@ -78,14 +78,14 @@ class ContrastiveLossSettings:
 class PreferenceLossSettings:
     """beta: how firmly the reference holds.   chosen_nll: weight of the chosen answer's own negative log-likelihood (0 = none).
 
-    changed_weight: of ddpo, how often a token counts that the other answer does not have.
+    changed_weight: of ddpo alone, how often a token counts that the other answer does not have.
     """
 
     __pydantic_config__: ClassVar = STRICT
     name: Literal["sigmoid", "ipo", "ddpo", "mdpo"]
     beta: PositiveFloat
     chosen_nll: NonNegativeFloat
-    changed_weight: PositiveFloat
+    changed_weight: PositiveFloat | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class GuardSettings:
     __pydantic_config__: ClassVar = STRICT
     chosen_drift: PositiveFloat | None
     score: str | None
-    score_drop: Fraction
+    score_drop: NonNegativeFloat
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -89,7 +90,9 @@ class Processor:
             [self._ready(picture)] if isinstance(picture, Tensor) else self.finished(self.views(picture))
             for picture in pictures
         ]
-        return self.prompt((Turn("user", (*range(len(made)), text)),), made, range(len(made)), token_budget)
+        names = [_name(views) for views in made]
+        key = f"{text} {names}"
+        return self.prompt((Turn("user", (*range(len(made)), text)),), made, names, token_budget, key)
 
     def prompt(
         self,
@@ -250,6 +253,14 @@ class Processor:
             if changed is None
             else torch.tensor([mark for row, begin, end in layout.taken for mark in changed[row][begin:end]]),
         )
+
+
+def _name(views: Sequence[Tensor]) -> int:
+    """Which picture it is, by what the encoder sees of it."""
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(view.contiguous().cpu().numpy().tobytes())
+    return int(digest.hexdigest()[:15], 16)
 
 
 def _laid(flat: Tensor, inside: Tensor | None, padding: int | bool) -> Tensor:

@@ -168,6 +168,12 @@ def fingerprint(model: nn.Module) -> str:
             places = torch.linspace(0, max(0, flat.numel() - 1), min(1024, flat.numel()), device=flat.device).long()
             digest.update(f"{name} {list(parameter.shape)}".encode())
             digest.update(flat[places].float().cpu().numpy().tobytes())
+            if (
+                quantized := getattr(parameter, "quant_state", None)
+            ) is not None:  # packed numbers do not tell their scale
+                digest.update(quantized.absmax.float().cpu().numpy().tobytes())
+                if quantized.nested:
+                    digest.update(quantized.state2.absmax.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:DIGITS]
 
 

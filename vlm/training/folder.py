@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from vlm.contracts.errors import InputError
 from vlm.contracts.writing import finite, write_whole
 
+HARDWARE = ("memory_gb", "timeout_s")  # its keys that only end a run
 NOT_IDENTITY = ("paths", "logging", "benchmarks")  # where a run lies and how it is watched do not change what it is
 WATCHED = "by"  # key of phase.keep: which checkpoints stay, not what training does
 ALLOWING = ("licence_policy", "allow_eval_split")  # keys of data
@@ -27,13 +28,18 @@ RECIPE = ("seed", "model", "encoder", "connector", "llm", "fusion", "text", "pha
 FREE = (  # how long a run is and how it is watched may change on the way
     "phase.max_steps", "phase.epochs", "phase.log_every", "phase.validate_every", "phase.save_every", "phase.samples",
     "phase.keep.last", "phase.keep.best", "phase.keep.every", "data.cache_gb", "data.skip_budget",
+    "phase.guards.chosen_drift", "phase.guards.score", "phase.guards.score_drop",
 )  # fmt: skip
+EDGE = 2**16  # bytes of a model's file, at its beginning and its end, by which it is known
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "hydra-core", "numpy", "pillow", "wandb")
 
 
 def run_id(config: Mapping[str, Any]) -> str:
     """First 12 hex digits of a hash of what decides the result."""
-    return _hash({key: value for key, value in _by_identity(config).items() if key not in NOT_IDENTITY})
+    known = _by_identity(config)
+    guarded = ((config.get("phase") or {}).get("guards") or {}).get("score")
+    judge = {"guarded": (config.get("benchmarks") or {}).get(guarded.removeprefix("val/"))} if guarded else {}
+    return _hash({**{key: value for key, value in known.items() if key not in NOT_IDENTITY}, **judge})
 
 
 def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,13 +54,47 @@ def recipe_id(config: Mapping[str, Any]) -> str:
 
 
 def _by_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Other runs enter by their id, not by their path; what only allows the run is no part of it."""
+    """Other runs and models enter by what they are, not by their path; what only allows the run is no part of it."""
+    config = {**config, **{part: _by_content(config.get(part)) for part in ("llm", "text") if config.get(part)}}
+    if isinstance(hardware := config.get("hardware"), Mapping):
+        config = {**config, "hardware": {key: value for key, value in hardware.items() if key not in HARDWARE}}
     if isinstance(phase := config.get("phase"), Mapping) and isinstance(keep := phase.get("keep"), Mapping):
         config = {**config, "phase": {**phase, "keep": {key: value for key, value in keep.items() if key != WATCHED}}}
     weights = {part: _identity(source) for part, source in (config.get("weights") or {}).items()}
     if isinstance(data := config.get("data"), Mapping):
-        config = {**config, "data": {key: value for key, value in data.items() if key not in ALLOWING}}
+        kept = {key: value for key, value in data.items() if key not in ALLOWING}
+        if isinstance(uses := kept.get("train"), Mapping):
+            kept["train"] = {name: _without_defaults(use) for name, use in uses.items()}
+        config = {**config, "data": kept}
     return {**config, **{key: _identity(config.get(key)) for key in ("init_from", "resume")}, "weights": weights}
+
+
+def _without_defaults(use: Any) -> Any:
+    """A set's use without a key that says what is so anyway."""
+    return {key: value for key, value in use.items() if (key, value) != ("augment", True)} if use else use
+
+
+def _by_content(node: Any) -> Any:
+    """A node whose folders (of a language model, its tokenizer, its template) are named by what lies in them."""
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: folder_identity(Path(value)) if key == "path" and isinstance(value, str) else _by_content(value)
+        for key, value in node.items()
+    }
+
+
+def folder_identity(folder: Path) -> str:
+    """Of a model's files by names, sizes, beginnings and ends; the path itself where there are none."""
+    digest = hashlib.sha256()
+    files = sorted(file for pattern in ("*.json", "*.jinja", "*.safetensors") for file in folder.glob(pattern))
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            digest.update(f"{file.name} {size} ".encode() + opened.read(EDGE))
+            opened.seek(max(0, size - EDGE))
+            digest.update(opened.read(EDGE))
+    return digest.hexdigest()[:12] if files else str(folder)
 
 
 def _flat(node: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,6 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils._pytree import tree_map
 
 from vlm.training.checkpoint import State
-from vlm.training.sums import Sums
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
@@ -49,7 +48,6 @@ def restore_optimizer(trainer: lightning.Trainer, phase: Any, state: State) -> N
     """After the trainer made its optimizers. Also sets the trainer's own counters, by which it knows its steps."""
     set_optimizer_state_dict(phase.model, trainer.optimizers[0], state.optimizer, options=WHOLE)
     phase.lr_schedulers().load_state_dict(state.schedule)
-    phase.unlogged = Sums(numbers=state.unlogged)
     loop = trainer.fit_loop.epoch_loop
     taken = loop.manual_optimization.optim_step_progress.total
     taken.ready = taken.completed = state.step

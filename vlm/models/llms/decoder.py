@@ -163,7 +163,8 @@ def check_adapters(family: str, adapters: Mapping[str, Any]) -> None:
     """adapters: records, or mappings with their keys. Raises: Mismatch for names and layers that cannot be."""
     for name, settings in adapters.items():
         if not name.isidentifier() or name in "lora_":
-            raise Mismatch("adapters", f"{name!r} is no name for an adapter; use letters, digits and _")
+            message = "use letters, digits and _, and no part of the word lora_, which PEFT keeps for itself"
+            raise Mismatch("adapters", f"{name!r} is no name for an adapter; {message}")
         targets = settings["targets"] if isinstance(settings, Mapping) else settings.targets
         unknown = [target for target in targets if target not in FAMILIES[family]]
         if unknown:

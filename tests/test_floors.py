@@ -32,7 +32,17 @@ PLACES = {
     "torch": ("vlm", "experiments"),
 }  # fmt: skip
 # modules that are read before torch is loaded -> they may name it for type checkers only
-TORCH_FREE = ("vlm.contracts", "vlm.build", "vlm.benchmarks", "vlm.check", "vlm.phase_check", "vlm.signature", "vlm.shapes", "vlm.origins", "vlm.wording")
+TORCH_FREE = (
+    "vlm.contracts",
+    "vlm.build",
+    "vlm.benchmarks",
+    "vlm.check",
+    "vlm.phase_check",
+    "vlm.signature",
+    "vlm.shapes",
+    "vlm.origins",
+    "vlm.wording",
+)
 
 
 def modules(*folders: str) -> dict[str, Path]:

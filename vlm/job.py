@@ -171,6 +171,7 @@ class Job:
                 told = explained(error, self.hardware.timeout_s, self.phase.step, self.phase.working_on)
                 if isinstance(told, BrokenStep):
                     self._name_samples()
+                    told = type(told)(f"{self.folder.path}: {told}")
                 if told is error:
                     raise
                 raise told from error

@@ -31,6 +31,8 @@ def phase_problems(
                 )
     if sound("phase.loss"):
         yield from _loss(phase["loss"], config["model"])
+        if phase["loss"]["name"] == "clip" and sound("phase.global_batch") and phase["global_batch"] < 2:
+            yield Problem("phase.global_batch", "one pair has nothing to be compared with; give 2 or more")
     if sound("phase.budgets", "phase.budget_shares"):
         yield from _budgets(phase["budgets"], phase["budget_shares"], shapes)
     if (

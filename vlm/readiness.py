@@ -15,7 +15,7 @@ from vlm.contracts.places import config_dir
 from vlm.contracts.settings import EvaluateConfig
 from vlm.data import sources
 from vlm.pipeline import Plan, PlannedPhase
-from vlm.run import refuse_watch, refuse_world
+from vlm.run import refuse_unpaired, refuse_watch, refuse_world
 from vlm.training.folder import read_object
 from vlm.wording import no_choice
 
@@ -99,7 +99,7 @@ def _data(
             elif is_left:
                 yield from _told(phase, lambda name=name, use=use: sources.open_slices(root, {name: use}))
     if not waits:
-        yield from _told(phase, lambda: _refuse_changed(phase, sources.open_all(root, settings)))
+        yield from _told(phase, lambda: _refuse_unfit(phase, sources.open_all(root, settings)))
 
 
 def _told(phase: PlannedPhase, look: Callable[[], object]) -> Iterator[Problem]:
@@ -111,7 +111,8 @@ def _told(phase: PlannedPhase, look: Callable[[], object]) -> Iterator[Problem]:
         yield Problem(f"phase {phase.name}", str(error))
 
 
-def _refuse_changed(phase: PlannedPhase, opened: sources.Opened) -> None:
+def _refuse_unfit(phase: PlannedPhase, opened: sources.Opened) -> None:
+    refuse_unpaired(phase.settings, opened)
     record = phase.folder / "data.json"
     if record.exists() and (changed := sources.changed(read_object(record), opened.record)):
         raise InputError(

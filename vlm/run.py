@@ -48,6 +48,7 @@ def train(composed: Composed) -> dict[str, Any]:
         log.info("%s is finished; its data cannot be compared any more: %s", folder.path, error)
     else:
         _refuse_changed(folder, data)
+        refuse_unpaired(settings, data)
         if settings.resume is not None:
             _refuse_other_recipe(Path(settings.resume), config)
         refuse_watch(settings)
@@ -62,6 +63,17 @@ def train(composed: Composed) -> dict[str, Any]:
     if rank() == 0:
         print(folder.path, flush=True)
     return _result(folder)
+
+
+def refuse_unpaired(settings: RunConfig, data: sources.Opened) -> None:
+    """Sets without preference pairs for a phase that reads nothing else. Raises: InputError."""
+    if not read(settings.phase["_target_"]).pairs:
+        return
+    if lacking := sources.without_pairs(data.slices["train"]):
+        raise InputError(
+            f"data.train: {', '.join(lacking)} holds no preference pairs, which this phase learns from; choose a set of "
+            "pairs, for example data=pairs_mixed, or your own with data=own_preferences"
+        )
 
 
 def refuse_watch(settings: RunConfig) -> None:

@@ -81,7 +81,7 @@ def loss_of(job: Job) -> float:
 def whole_step(job: Job) -> torch.Tensor:
     """The micro-batches of a step as one graph, by the definition: the loss with its aux terms, divided by the count."""
     phase: Contrastive = job.phase
-    planner = Planner(job.phase_config["global_batch"], job.micro_batch, cost=job.rows.cost)
+    planner = Planner(job.phase_config["global_batch"], job.micro_batch)
     collate = Collate(job.model.processor, False)
     loaded = [collate([job.rows[position] for position in positions]) for positions in planner(0)]
     outputs, captions, aux = [], [], 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,14 +107,16 @@ def test_all_that_is_named_moves_and_all_else_stands_still(data, tmp_path):
 def test_a_device_gives_no_more_memory_than_its_profile_says(data, tmp_path, monkeypatch, profile, share):
     class Told(Exception): ...
 
-    def told(fraction: float) -> None:
-        raise Told(fraction)
+    def told(fraction: float, device: int) -> None:
+        raise Told(f"{fraction} of device {device}")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told)
-    with pytest.raises(Told, match=f"^{share}$"):
-        prepared_job(data, tmp_path, *CAPTIONS, "phase.max_steps=1", f"hardware.memory_gb={profile}")
+    with pytest.raises(Told, match=f"^{share} of device 0$"):
+        prepared_job(
+            data, tmp_path, *CAPTIONS, "phase.max_steps=1", "hardware.accelerator=gpu", f"hardware.memory_gb={profile}"
+        )
 
 
 def test_a_path_inside_a_part_has_its_own_rate(data, tmp_path):

@@ -196,12 +196,18 @@ def _windows(part: Slice, locality: LocalitySettings | None) -> tuple[int, int] 
 
 
 def pairs(slices: Sequence[Slice]) -> list[str]:
-    """Names of the sets that hold preference pairs."""
-    return [
-        part.name
-        for part in slices
-        if isinstance(part.shards, ShardSet) and "preference" in (part.shards.manifest.get("kind") or {})
-    ]
+    """Names of the prepared sets that hold preference pairs."""
+    return [name for name, paired in _paired(slices).items() if paired]
+
+
+def without_pairs(slices: Sequence[Slice]) -> list[str]:
+    """Names of the prepared sets that hold none; a stream does not tell."""
+    return [name for name, paired in _paired(slices).items() if not paired]
+
+
+def _paired(slices: Sequence[Slice]) -> dict[str, bool]:
+    prepared = {part.name: part.shards for part in slices if isinstance(part.shards, ShardSet)}
+    return {name: "preference" in (shards.manifest.get("kind") or {}) for name, shards in prepared.items()}
 
 
 def describe(uses: Mapping[str, Sequence[Slice]]) -> dict[str, Any]:

@@ -43,7 +43,12 @@ def model_folder(source: str | Path) -> Path:
             return candidate
     if not path.exists():
         raise InputError(f"{path}: there is no such folder; give a run folder or a saved model")
-    state = " (its run has not finished: give its training command again)" if (path / "status.json").exists() else ""
+    state = ""
+    if (path / "status.json").exists():
+        status = json.loads((path / "status.json").read_text())
+        state = " (its run has not finished: give its training command again)"
+        if status.get("state") == "failed":
+            state = f" (its run failed at step {status.get('step')}: {str(status.get('error'))[:300]})"
     raise InputError(f"{path}: no config.json in it or in its model/ folder, so this is no saved model{state}")
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = {
     "lint": ["ruff", "check", "."],
     "types": ["pyright", "--pythonpath", sys.executable],
-    "tests": ["pytest", "-m", "not slow and not network"],
+    # One process a core, at most two: the files of a room are spread over them, the tests of a file stay together.
+    "tests": ["pytest", "-m", "not slow and not network", "-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"],
     "slow": ["pytest", "-m", "slow or published"],
 }
 ENVIRONMENT = {"slow": {"FETCH_PUBLISHED": "1"}}  # a package that cannot be had is then a failure, not a skipped test

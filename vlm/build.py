@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +25,13 @@ from vlm.check import check
 from vlm.contracts.errors import ConfigError, Problem
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import RunConfig
+from vlm.jobs import combinations
 from vlm.origins import file_problem, first_line, group_defaults, load, origin, record, under
 from vlm.wording import field_types, join, nearest, no_choice, shown, unknown
 
 COMMAND_LINE = "command line"
 COMPOSING = (HydraException, OmegaConfBaseException, yaml.YAMLError)  # what composing files may raise
 SHADOWS = "__"  # before a key that has the name of another command's group: Hydra takes it for a choice of that group
-FULLY_CHECKED = 256  # jobs of a sweep that are composed one by one before it starts; of more, single values are
 
 
 @dataclass(frozen=True)
@@ -391,15 +390,3 @@ def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem
         )
 
     return [problem for problem in problems if not echoes(problem)]
-
-
-def combinations(values: Mapping[str, list[str]]) -> list[list[str]]:
-    """The jobs of a sweep to look at before it starts: all, or of very many one for each single value.
-
-    values: key -> its overrides, one for each value.
-    """
-    if math.prod(map(len, values.values())) <= FULLY_CHECKED:
-        return [list(job) for job in itertools.product(*values.values())]
-    first = {key: choices[0] for key, choices in values.items()}
-    singles = [{**first, key: choice} for key, choices in values.items() for choice in choices[1:]]
-    return [list(job.values()) for job in [first, *singles]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -40,15 +41,13 @@ class HubModel(PreTrainedModel, GenerationMixin):
 
     config_class = HubConfig
     main_input_name = "input_ids"
+    read: ClassVar[
+        Callable[[Path], Any]
+    ]  # a model folder -> the composite, in eval mode; given by the class in the folder
 
     def __init__(self, config: HubConfig, model: Any) -> None:
         super().__init__(config)
         self.model = model
-
-    @staticmethod
-    def read(folder: Path) -> Any:
-        """The composite of a model folder, in eval mode."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -81,7 +80,7 @@ class HubModel(PreTrainedModel, GenerationMixin):
         return cls(config, model if device_map is None else model.to(device_map)).eval()  # type: ignore[arg-type]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("this model is a folder as it is; copy it")
+        raise RuntimeError("this model is a folder as it is; copy it")
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.llm

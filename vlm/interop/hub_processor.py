@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -21,15 +21,14 @@ ROLES = ("system", "user", "assistant")
 class HubProcessor(ProcessorMixin):
     """processor: of the composite (vlm.data.processor.Processor).   tokenizer: the same one as transformers has it."""
 
+    read: ClassVar[
+        Callable[[Path], Any]
+    ]  # a model folder -> processor and vocabulary; given by the class in the folder
+
     def __init__(self, processor: Any, tokenizer: Any, image_place: int) -> None:
         # Not the base class's constructor: what is inside is ours, and is not put together from auto classes.
         self.processor, self.tokenizer, self.image_place = processor, tokenizer, image_place
         self.chat_template = None
-
-    @staticmethod
-    def read(folder: Path) -> Any:
-        """The composite's processor, of a model folder; no weights are read."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> HubProcessor:  # type: ignore[override]

@@ -74,8 +74,10 @@ def test_a_command_is_asked_to_stop_when_we_are_killed(tmp_path):
     assert saved.read_text() == "saved"
 
 
-def test_a_terminal_that_goes_away_is_a_request_to_save(tmp_path):
+def test_a_terminal_that_goes_away_is_a_request_to_save(tmp_path, request):
     ready, saved = tmp_path / "ready", tmp_path / "saved"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup in front of the tests would make them deaf to it
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
 
     def hang_up() -> None:
         wait_for(ready)

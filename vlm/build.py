@@ -377,16 +377,22 @@ def _unresolved(node: DictConfig | ListConfig, key: str = "") -> Iterator[tuple[
 def _without_echoes(problems: list[Problem], config: DictConfig) -> list[Problem]:
     """Without the problems of values that only repeat another key's wrong value."""
 
-    def echoes(problem: Problem) -> bool:
+    def repeats(problem: Problem) -> bool:
         parent, _, last = problem.key.rpartition(".")
         holder = OmegaConf.select(config, parent) if parent else config
-        if not (isinstance(holder, DictConfig) and last in holder and OmegaConf.is_interpolation(holder, last)):
+        return isinstance(holder, DictConfig) and last in holder and OmegaConf.is_interpolation(holder, last)
+
+    def echoes(number: int, problem: Problem) -> bool:
+        if not repeats(problem):
             return False
-        others = [other for other in problems if other is not problem]
+        parent, _, last = problem.key.rpartition(".")
+        holder: Any = OmegaConf.select(config, parent) if parent else config
+        # Of several that all repeat something, such as a path made from another key, the first is told.
+        others = [other for place, other in enumerate(problems) if place < number or not repeats(other)]
         # a text (a path, say) is wrong in other words for each part that reads it
         same = [OmegaConf.select(config, other.key, throw_on_missing=False) for other in others]
         return any(problem.message == other.message for other in others) or (
             isinstance(holder[last], str) and holder[last] in same
         )
 
-    return [problem for problem in problems if not echoes(problem)]
+    return [problem for number, problem in enumerate(problems) if not echoes(number, problem)]

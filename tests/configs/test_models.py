@@ -76,6 +76,11 @@ def test_preference_training_starts_from_a_tuned_model_however_it_is_given():
         assert compose([*words, given]).config["llm"]["adapters"].keys() == {"dpo"}
 
 
+def test_a_folder_that_is_made_from_another_key_and_read_by_two_parts_is_missed_once(tmp_path):
+    found = refusals("experiment=keural_smollm2_alignment", f"paths.data={tmp_path}")
+    assert list(found) == ["llm.path"]
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [

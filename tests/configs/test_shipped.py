@@ -84,7 +84,11 @@ BESIDE = {  # file -> what it only goes with
     "phase/contrastive.yaml": ["model=two_tower", "text=tower_nano"],
     "phase/dpo.yaml": ["adapter=dpo_r16", "init_from=runs/sft"],
 }
-OPEN_ENDS = ("positions", "missing; give it")  # what depends on the other parts, and what only a user can say
+OPEN_ENDS = (
+    "positions",
+    "missing; give it",
+    "is no folder",
+)  # what depends on the other parts, and what only a user can say
 
 
 @pytest.mark.parametrize("file", NODES, ids=str)

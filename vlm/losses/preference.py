@@ -100,6 +100,7 @@ def compare(
         preference = ipo(drifts[0] / lengths[0], drifts[1] / lengths[1], beta)
     elif settings.name == "ddpo":
         assert batch.changed is not None
+        assert settings.changed_weight is not None
         weights = 1 + (settings.changed_weight - 1) * batch.changed[:, 1:].to(logp.dtype)
         sums, norms = answers(moved * weights, batch), answers(weights, batch)
         preference = ddpo(sums[0] / norms[0], sums[1] / norms[1], beta)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import sft
+from benchmarks.turns import Side, in_turn, own_output
 
 BATCH, ROUNDS = 8, 4  # pairs a step; measured steps
 PROMPT, ANSWER = 300, 60  # tokens
@@ -48,7 +48,7 @@ def main() -> None:
             f"{ROUNDS} steps of {BATCH} pairs, {prompts:.0f} + {answers:.0f} tokens on average; Llama of width "
             f"{sft.MODEL['hidden_size']}, {sft.MODEL['num_hidden_layers']} layers, vocabulary {VOCABULARY}, float32, LoRA r={RANK}"
         )
-        found = _in_turn(folder)
+        found = in_turn("benchmarks.dpo", SIDES, ROUNDS, folder)
     speeds = {side: BATCH / np.array(result["seconds"]) for side, result in found.items()}
     print(
         f"{'side':20}{'pairs / cpu s':>14}{'peak MB':>9}{'first loss':>12}{'ours is':>9}{'memory':>8}   "
@@ -74,7 +74,7 @@ def prepare(folder: Path) -> tuple[float, float]:
 
     generator = np.random.default_rng(0)
     words = ["".join(generator.choice(list("abcdefghijklmnoprstuvw"), 5)) for _ in range(WORDS)]
-    engine = sft._tokenizer(words)
+    engine = sft.tokenizer(words)
     tokens_a_word = len(engine.encode(" ".join(words)).ids) / len(words)
     write_tokenizer(folder / "model", CHATML, engine)
     torch.manual_seed(0)
@@ -107,29 +107,6 @@ def _ids(example: Any) -> dict[str, list[int]]:
     return {"prompt_ids": [*prefix, chosen[0]], "chosen_ids": chosen[1:], "rejected_ids": rejected[1:]}
 
 
-def _in_turn(folder: Path) -> dict[str, dict[str, Any]]:
-    """What each side has measured; a side goes on when it is told, so that one works at a time."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    with contextlib.ExitStack() as stack:
-        sides = {}
-        for side in SIDES:
-            command = [sys.executable, "-m", "benchmarks.dpo", side, str(folder)]
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-            )
-            sides[side] = stack.enter_context(process)
-            sft._answer(sides[side])  # its first step is done
-        for _ in range(ROUNDS):
-            for process in sides.values():
-                sft._tell(process)
-                sft._answer(process)
-        found = {}
-        for side, process in sides.items():
-            sft._tell(process)
-            found[side] = json.loads(sft._answer(process))
-    return found
-
-
 def _words(folder: Path) -> list[str]:
     lora = f"{{rank: {RANK}, alpha: {ALPHA}, dropout: 0.0, targets: [{', '.join(TARGETS)}]}}"
     return [
@@ -155,7 +132,7 @@ def ours(folder: Path, out: Any, apart: bool) -> None:
     from vlm.phases.base import Phase
 
     torch.set_num_threads(1)
-    side = sft.Side(out)
+    side = Side(out)
     losses: list[float] = []
     take = Phase.take_metrics
 
@@ -180,7 +157,7 @@ def trl(folder: Path, out: Any, recompute: bool) -> None:
     from trl import DPOConfig, DPOTrainer
 
     torch.set_num_threads(1)
-    side = sft.Side(out)
+    side = Side(out)
 
     class Turns(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -213,7 +190,7 @@ def trl(folder: Path, out: Any, recompute: bool) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        with sft._own_output() as out:
+        with own_output() as out:
             work: dict[str, Callable[[], None]] = {
                 "ours": lambda: ours(Path(sys.argv[2]), out, apart=False),
                 "apart": lambda: ours(Path(sys.argv[2]), out, apart=True),

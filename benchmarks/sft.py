@@ -10,22 +10,18 @@ needed at its most above what it held when everything was imported.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.index import resident
+from benchmarks.turns import Side, in_turn, own_output
 
 BATCH, ROUNDS = 8, 4  # rows a step; measured steps
 VOCABULARY, WORDS = 8192, 4000  # of the model; invented words that its tokenizer learns
@@ -44,7 +40,7 @@ def main() -> None:
             f"{ROUNDS} steps of {BATCH} rows, {lengths.mean():.0f} tokens on average, {padding:.0%} padding if padded; "
             f"Llama of width {MODEL['hidden_size']}, {MODEL['num_hidden_layers']} layers, vocabulary {VOCABULARY}, float32"
         )
-        found = _in_turn(folder)
+        found = in_turn("benchmarks.sft", SIDES, ROUNDS, folder)
     real = lengths.sum(1)[1 : ROUNDS + 1]
     speeds = {side: real / np.array(result["seconds"]) for side, result in found.items()}
     users = {side: real / np.array(result["user"]) for side, result in found.items()}
@@ -67,12 +63,12 @@ def prepare(folder: Path) -> np.ndarray:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     import vlm
-    from tests.hf_folder import CHATML, write_tokenizer
+    from tests.hf_folder import CHATML
     from vlm.data.shards import ShardSet
 
     generator = np.random.default_rng(0)
     words = ["".join(generator.choice(list("abcdefghijklmnoprstuvw"), 5)) for _ in range(WORDS)]
-    engine = _tokenizer(words)
+    engine = tokenizer(words)
     tokens_a_word = len(engine.encode(" ".join(words)).ids) / len(words)
     write_tokenizer(folder / "model", CHATML, engine)
     torch.manual_seed(0)
@@ -105,7 +101,7 @@ def prepare(folder: Path) -> np.ndarray:
     return np.array([len(example.ids) for example in examples]).reshape(-1, BATCH)
 
 
-def _tokenizer(words: list[str]) -> Any:
+def tokenizer(words: list[str]) -> Any:
     """Byte-level, with every word as one token behind a space."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -121,74 +117,6 @@ def _tokenizer(words: list[str]) -> Any:
     )
     engine.train_from_iterator([" ".join(["user assistant", *words])], trainer)
     return engine
-
-
-def _in_turn(folder: Path) -> dict[str, dict[str, Any]]:
-    """What each side has measured; a side goes on when it is told, so that one works at a time."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    with contextlib.ExitStack() as stack:
-        sides = {}
-        for side in SIDES:
-            command = [sys.executable, "-m", "benchmarks.sft", side, str(folder)]
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-            )
-            sides[side] = stack.enter_context(process)
-            _answer(sides[side])  # its first step is done
-        for _ in range(ROUNDS):
-            for process in sides.values():
-                _tell(process)
-                _answer(process)
-        found = {}
-        for side, process in sides.items():
-            _tell(process)
-            found[side] = json.loads(_answer(process))
-    return found
-
-
-def _tell(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("on\n")
-    process.stdin.flush()
-
-
-def _answer(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"{process.args}: ended without a result; its messages are above")
-    return line
-
-
-class Side:
-    """The child's end: `step_done` after each step waits for its turn and starts the clock again."""
-
-    def __init__(self, out: Any) -> None:
-        self.out = out
-        self.baseline = resident()
-        self.seconds: list[float] = []
-        self.user: list[float] = []
-        self.mb = 0.0
-        self._restart()
-
-    def step_done(self) -> None:
-        self.seconds.append(time.process_time() - self.begin)
-        self.user.append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - self.begin_user)
-        self.mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self.baseline) / 2**20
-        self._say("done")
-        sys.stdin.readline()
-        self._restart()
-
-    def finish(self, loss: float) -> None:
-        measured = {"seconds": self.seconds[1:], "user": self.user[1:], "mb": self.mb, "loss": loss}
-        self._say(json.dumps(measured))
-
-    def _restart(self) -> None:
-        self.begin, self.begin_user = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
-
-    def _say(self, text: str) -> None:
-        self.out.write(text + "\n")
-        self.out.flush()
 
 
 def _words(folder: Path) -> list[str]:
@@ -254,17 +182,9 @@ def trl(folder: Path, out: Any, recompute: bool) -> None:
     side.finish(trainer.state.log_history[0]["loss"])
 
 
-@contextlib.contextmanager
-def _own_output() -> Iterator[Any]:
-    """The standard output for the parent alone; what libraries print goes to standard error."""
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)
-        yield out
-
-
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        with _own_output() as out:
+        with own_output() as out:
             work: dict[str, Callable[[], None]] = {
                 "ours": lambda: ours(Path(sys.argv[2]), out),
                 "trl": lambda: trl(Path(sys.argv[2]), out, recompute=False),

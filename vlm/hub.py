@@ -11,14 +11,11 @@ from typing import Any
 
 import torch
 
-from vlm.contracts.settings import BaseSettings
 from vlm.data.processor import Processor
 from vlm.interop.hub_model import HubConfig, HubModel
 from vlm.interop.hub_processor import HubProcessor
 from vlm.models.assemble import assemble, create
-from vlm.training.adapters import load_adapters
-from vlm.training.bases import load_saved_base, saved_base
-from vlm.training.weights import load_part, reader_of, resolve_paths, saved_dtype
+from vlm.training.weights import load_saved, reader_of, resolve_paths, saved_dtype
 
 __all__ = ["HubConfig", "VisionLanguageModel", "VisionLanguageProcessor"]
 
@@ -29,13 +26,7 @@ class VisionLanguageModel(HubModel):
     @staticmethod
     def read(folder: Path) -> Any:
         model = _made(folder).to(saved_dtype(folder))
-        base = saved_base(folder)
-        for name in model.parts:
-            if name == "llm" and base is not None:  # it lies inside, wherever the folder was copied to
-                load_saved_base(model.llm, BaseSettings(str(folder / "llm"), base.fingerprint), folder)
-            else:
-                load_part(model, name, folder)
-        load_adapters(model, folder, set())
+        load_saved(model, folder)
         return model.eval()
 
 

@@ -67,6 +67,7 @@ class Job:
         self.mix = sources.training_mix(data, settings.data, settings.seed)
         self.phase_config = config["phase"]
         self.hardware = settings.hardware
+        self.speaks = settings.llm is not None  # else it compares pictures with captions
         self.rank = rank()
         self.micro_batch = micro_batch_of(
             self.phase_config["global_batch"], self.hardware.micro_batch, self.hardware.world
@@ -114,7 +115,7 @@ class Job:
 
     def run(self) -> None:
         """Train to the end, then validate, test, save the model and let it speak."""
-        packs = hasattr(self.model, "llm")  # rows that are compared with each other stay rows, as many on every rank
+        packs = self.speaks  # rows that are compared with each other stay rows, as many on every rank
         if not packs and self.hardware.pack and self.rank == 0:
             log.info(
                 "hardware.pack and micro_tokens say nothing to a model of two towers; micro_batch bounds its memory"
@@ -208,7 +209,7 @@ class Job:
             self.model.unshard()  # for the parts that answers call by themselves
         model: Any = self.model
         prompts = self.settings.data.prompts
-        if not hasattr(self.model, "llm"):
+        if not self.speaks:
             return self._record_data(recorder)
         if self.slices["test"]:
             try:
@@ -236,9 +237,7 @@ class Job:
         """The benchmarks that are scored at each validation. Raises: InputError for files that are not there."""
         uses = {name: use for name, use in self.settings.benchmarks.items() if use is not None}
         return [
-            Watched(
-                prepared_benchmark(name, use.change, self.settings.paths.data), use.limit, self.settings.llm is not None
-            )
+            Watched(prepared_benchmark(name, use.change, self.settings.paths.data), use.limit, self.speaks)
             for name, use in uses.items()
         ]
 

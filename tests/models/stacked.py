@@ -74,4 +74,4 @@ def pairs_batch(model: VLM, pairs: Sequence[tuple] = PAIRS, packed: bool = False
         rows = [joined]
     batch = batch_of(model, rows, answers, padding)
     changed = (batch.labels != IGNORE) & (batch.ids % 2 == 1)
-    return replace(batch, pairs=True, changed=changed)
+    return replace(batch, changed=changed)

@@ -44,7 +44,6 @@ def hand_made() -> tuple[Batch, Tensor, Tensor]:
         slots=torch.zeros(0, 2, dtype=torch.long),
         pictures=torch.tensor([-1]),
         changed=torch.tensor([[False, False, False, True, False, True]]),
-        pairs=True,
         keys=("k",),
     )
     logp = torch.tensor([[0.0, -1.0, -2.0, 0.0, -4.0]], dtype=torch.float64)

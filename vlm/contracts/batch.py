@@ -29,9 +29,8 @@ class Batch:
     views [N, C, H, W]  encoder inputs, at least one (a text-only batch holds one blank view).
     slots [M, 2]      (row, view) for each run of VISUAL, in reading order; views may repeat.
     pictures [N]      identity of the picture that a view was cut from; -1 for the blank view.
-    changed [R, L]    of pairs: which of an answer's tokens the other answer does not have.
+    changed [R, L]    of pairs alone: which of an answer's tokens the other answer does not have.
     token_budget      visual tokens a view, if the encoder has a choice.
-    pairs             whether every sample is a preference pair; its last two segments are the chosen and the rejected.
     keys              of the samples; several may share a packed row.
     """
 
@@ -46,7 +45,6 @@ class Batch:
     pictures: Tensor
     changed: Tensor | None = None
     token_budget: int | None = None
-    pairs: bool = False
     keys: tuple[str, ...] = ()
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -57,6 +55,11 @@ class Batch:
             if hasattr(value, "dtype"):
                 changed[entry.name] = change(value)
         return replace(self, **changed)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether every sample is a preference pair; its last two segments are the chosen and the rejected answer."""
+        return self.changed is not None
 
     def by_segment(self, logp: Tensor) -> tuple[Tensor, Tensor]:
         """logp [R, L-1] of labels[:, 1:] -> its sum over the targets of each segment [S], and their number [S]."""

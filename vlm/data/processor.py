@@ -202,7 +202,6 @@ class Processor:
         segments += torch.tensor(begins[:-1]).repeat_interleave(lengths)
         inside = None if pack else torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
         changed = [example.changed for example in examples if example.changed is not None]
-        pairs = len(changed) == len(examples)
         return Batch(
             ids=_laid(torch.cat([example.ids for example in examples]), inside, 0),
             labels=_laid(torch.cat([example.labels for example in examples]), inside, IGNORE),
@@ -213,9 +212,8 @@ class Processor:
             views=torch.stack(views),
             slots=torch.tensor(slots, dtype=torch.long).reshape(-1, 2),
             pictures=torch.tensor(pictures),
-            changed=_laid(torch.cat(changed), inside, False) if pairs else None,
+            changed=_laid(torch.cat(changed), inside, False) if len(changed) == len(examples) else None,
             token_budget=token_budget,
-            pairs=pairs,
             keys=tuple(example.key for example in examples),
         )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +11,7 @@ from transformers.utils import logging as messages
 
 from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.language import LanguageSpec
+from vlm.models.folder_config import read_config
 
 # Families that are tested: right padding behind a mask leaves their numbers alone.
 FAMILIES = ("bert", "clip_text_model", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
@@ -38,7 +37,7 @@ class HFText(nn.Module):
 
     @staticmethod
     def describe(path: str, pooling: str) -> LanguageSpec:
-        config = _read_config(path)
+        config = read_config(path, FORM)
         family = config.get("model_type")
         if family not in FAMILIES:
             raise Mismatch("path", f"{path}/config.json is of type {family!r}; supported: {', '.join(FAMILIES)}")
@@ -93,17 +92,3 @@ def _without_pooler(model: Any) -> Any:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        what = "has no config.json" if Path(path).is_dir() else f"is no folder (seen from {Path.cwd()})"
-        raise Mismatch("path", f"{path} {what}; {FORM}")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Mismatch("path", f"{file} is not valid JSON ({error}); copy it again") from error
-    if not isinstance(config, dict):
-        raise Mismatch("path", f"{file} does not describe a model; {FORM}")
-    return config

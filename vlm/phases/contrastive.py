@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vlm.contracts.batch import PADDING, Batch
-from vlm.contracts.errors import ConfigError, Mismatch, Problem
 from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from vlm.contracts.recipe import ContrastiveLossSettings, KeepSettings, OptimizerSettings, ScheduleSettings
 from vlm.contracts.settings import Share
-from vlm.contracts.vision import FixedCount
 from vlm.data.loader import Loaded, Step
 from vlm.data.order import mixed
 from vlm.evaluation.gallery import groups, retrieval
@@ -75,36 +73,6 @@ class Contrastive(Phase):
         self.budgets, self.budget_shares = list(budgets), list(budget_shares)
         self.pending: deque[Part] = deque()  # of the micro-batches that are still to be seen a second time
         self.seen: dict[int, dict[str, np.ndarray]] = {}  # by number of the batch, the same whatever rank read it
-        problems = [*self._unfit_budgets(), *self._unfit_bias()]
-        if problems:
-            raise ConfigError(problems)
-
-    def _unfit_budgets(self) -> list[Problem]:
-        encoder, views = self.model.encoder.spec, self.model.processor.views.spec
-        if len(self.budgets) != len(self.budget_shares):
-            counts = f"{len(self.budget_shares)} shares for {len(self.budgets)} budgets"
-            return [Problem("phase.budget_shares", f"{counts}; give one for each")]
-        if self.budgets and abs(sum(self.budget_shares) - 1) > 1e-6:
-            total = sum(self.budget_shares)
-            return [Problem("phase.budget_shares", f"they sum to {total:g}, but must sum to 1")]
-        if self.budgets and isinstance(encoder.count, FixedCount):
-            fixed = f"this encoder always gives {encoder.count.tokens} tokens"
-            return [Problem("phase.budgets", f"{fixed}; leave budgets and budget_shares empty")]
-        problems = []
-        for budget in self.budgets:
-            try:
-                encoder.count(views.height, views.width, budget)
-            except Mismatch as error:
-                problems.append(Problem("phase.budgets", str(error)))
-        return problems
-
-    def _unfit_bias(self) -> list[Problem]:
-        bias = self.model.joint.bias
-        if self.objective_name == "siglip" and bias is None:
-            return [Problem("model.bias", "null, but phase.loss.name is siglip, which learns one; set it to -10.0")]
-        if self.objective_name == "clip" and bias is not None:
-            return [Problem("model.bias", "is given, but phase.loss.name is clip, which has none; set it to null")]
-        return []
 
     def budget(self, step: int) -> int | None:
         """Visual tokens of a step: a pure function of seed and step, so that ranks and micro-batches agree."""

@@ -16,6 +16,7 @@ from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.language import LanguageSpec
 from vlm.contracts.recipe import LoraSettings
 from vlm.contracts.settings import BaseSettings
+from vlm.models.folder_config import read_config
 from vlm.models.llms.base import Fingerprint
 from vlm.models.llms.decoder import FAMILIES, NO_ADAPTERS, Decoder, check_adapters
 from vlm.models.llms.quantize import shape_of
@@ -49,7 +50,7 @@ class HFCausal(Decoder):
     @staticmethod
     def describe(path: str, quantize: str | None = None, adapters: Mapping[str, Any] = NO_ADAPTERS) -> LanguageSpec:
         """positions: not more than a sliding window, within which windowed and full attention are the same."""
-        config = _read_config(path)
+        config = read_config(path, FORM)
         family = config.get("model_type")
         if family not in FAMILIES:
             raise Mismatch("path", f"{path}/config.json is of type {family!r}; supported: {', '.join(FAMILIES)}")
@@ -127,20 +128,6 @@ class HFCausal(Decoder):
         """A shared table has several names."""
         first: dict[int, str] = {}
         return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
-
-
-def _read_config(path: str) -> dict[str, Any]:
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        what = "has no config.json" if Path(path).is_dir() else f"is no folder (seen from {Path.cwd()})"
-        raise Mismatch("path", f"{path} {what}; {FORM}")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Mismatch("path", f"{file} is not valid JSON ({error}); copy it again") from error
-    if not isinstance(config, dict):
-        raise Mismatch("path", f"{file} does not describe a model; {FORM}")
-    return config
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:

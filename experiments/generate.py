@@ -2,6 +2,7 @@
 
 python -m experiments.generate model=runs/supravl_nano/0123456789ab image=cat.jpg
 python -m experiments.generate model=DIR image=cat.jpg decoding=beam num_beams=5
+python -m experiments.generate model=DIR image=cat.jpg decoding=sampled temperature=0.7 seed=3
 python -m experiments.generate model=DIR - < requests.jsonl     (lines {"image": "cat.jpg", "prompt": "..."})
 """
 

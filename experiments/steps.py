@@ -30,6 +30,9 @@ class Failed(Exception):
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         super().__init__(f"{name} {how}; what it said stands above")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # an exception is pickled by its message alone
+        return type(self), (self.name, self.code)
+
 
 class Steps:
     """Commands in order, with the seconds of each."""

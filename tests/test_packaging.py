@@ -143,3 +143,29 @@ def test_an_installed_wheel_composes_without_the_checkout(wheel, tmp_path):
         text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.split() == [str(tmp_path / "site" / "vlm" / "build.py"), "purevlm"], done.stderr
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_runs_leave_is_ignored_also_where_it_is_a_link_and_code_never_is(tmp_path, kind):
+    """A checkout whose data lie on another disk."""
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for name in ("data", "runs", "models", "wandb", "outputs"):
+        (tmp_path / name).symlink_to("elsewhere") if kind == "link" else (tmp_path / name).mkdir()
+        for inner in ("vlm", "tests", "conf"):
+            (tmp_path / inner / name).mkdir(parents=True)
+            (tmp_path / inner / name / "file").touch()
+    names = [
+        "data",
+        "runs",
+        "models",
+        "wandb",
+        "outputs",
+        "vlm/data/file",
+        "tests/data/file",
+        "conf/data/file",
+        "vlm/models/file",
+    ]
+    asked = subprocess.run(["git", "check-ignore", *names], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert asked.stdout.split() == names[:5]

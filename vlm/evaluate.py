@@ -18,7 +18,7 @@ from vlm.build import Composed
 from vlm.contracts.errors import InputError, Mismatch, RunError
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import EvaluateConfig
-from vlm.contracts.vision import FixedCount
+from vlm.contracts.vision import refuse_budget
 from vlm.evaluation import records
 from vlm.evaluation.compare import compared, folder_of
 from vlm.evaluation.contamination import Training
@@ -254,15 +254,8 @@ def _refuse_model(model: Any, token_budget: int | None) -> None:
         raise InputError(
             f"model: {', '.join(broken[:5])}: weights that are not finite; its training has failed, or the file is damaged"
         )
-    if token_budget is None:
-        return
-    count, views = model.encoder.spec.count, model.processor.views.spec
-    if isinstance(count, FixedCount):
-        raise InputError(
-            "token_budget: this model's encoder gives every picture the same number of tokens; leave it out"
-        )
     try:
-        count(views.height, views.width, token_budget)
+        refuse_budget(model.encoder.spec.count, model.processor.views.spec, token_budget)
     except Mismatch as error:
         raise InputError(f"token_budget={token_budget}: {error}") from error
 

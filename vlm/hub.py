@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from vlm.data.processor import Processor
 from vlm.interop.hub_model import HubConfig, HubModel
 from vlm.interop.hub_processor import HubProcessor
-from vlm.models.assemble import assemble, create
-from vlm.training.weights import load_saved, reader_of, resolve_paths, saved_dtype
+from vlm.making import make_saved
+from vlm.training.weights import load_saved, saved_dtype
 
 __all__ = ["HubConfig", "VisionLanguageModel", "VisionLanguageProcessor"]
 
@@ -41,13 +40,4 @@ class VisionLanguageProcessor(HubProcessor):
 
 
 def _made(folder: Path) -> Any:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    resolve_paths(config, folder)
-    views = create(config["encoder"]["views"])
-    model = assemble(config, views.spec)
-    reader = config[reader_of(config)]
-    tokenizer, template = create(reader["tokenizer"]), create(reader["template"])
-    model.processor = Processor(views, tokenizer, template, model.fusion.spec, model.llm.spec.positions)
-    if (folder / "tokenizer.json").exists():
-        tokenizer.load(folder / "tokenizer.json")
-    return model
+    return make_saved(json.loads((folder / "config.json").read_text(encoding="utf-8")), folder)

@@ -13,7 +13,7 @@ from vlm.interop.formats import Beside, read_checkpoint
 from vlm.library import make, read_config
 from vlm.models.llms.adapters import adapter_tensors
 from vlm.models.vlm import VLM
-from vlm.training.tensors import differences, fill, own_tensors
+from vlm.training.tensors import differences, fill, in_short, own_tensors
 from vlm.training.weights import load_part, model_folder
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def import_checkpoint(
         elif hasattr(part, "initialise"):
             part.initialise()
     if own is not None:
-        load_part(model, "encoder", own)
+        load_part(model, "encoder", own, "encoder")
     _fill(model, found, path, without=[] if own is None else ["encoder"])
     for note in found.notes:
         log.warning(note)
@@ -74,6 +74,6 @@ def _fill(model: VLM, found: Foreign, path: str | Path, without: list[str]) -> N
             of = found.made_on.get(name)
             raise InputError(
                 f"base: the adapter {name} was trained on {of or 'another language model'}, and base={model.llm.path} does not "
-                f"fit it: {'; '.join(faults)}"
+                f"fit it: {in_short(faults)}; name the folder of the one that it was trained on with base=DIR"
             )
         fill(own, tensors, str(path))

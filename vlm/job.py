@@ -139,7 +139,8 @@ class Job:
         if self.rank == 0:
             log.info("data: %s", _expected(self.asked, self.phase.total_steps * self.phase_config["global_batch"]))
         names = [part.name for part in self.slices["train"]]
-        ledger = Ledger(names, self.settings.data.skip_budget, self.folder.path / "skipped.jsonl")
+        reading, path = self.settings.data, self.folder.path / "skipped.jsonl"
+        ledger = Ledger(names, reading.skip_budget, path, reading.overflow, "llm" if self.speaks else "text")
         if self.state is not None:
             ledger.restore(self.state.counters)
         checkpoints = checkpoint.Checkpoints(self.folder.path / "checkpoints", self.phase.keep)
@@ -230,7 +231,7 @@ class Job:
         if recorder:
             data = recorder.data()
             recorder.warn_of_shares(self.asked)
-            log.info("data: %s", _delivered(self.asked, data["delivered"]))
+            log.info("data: %s; %s", _delivered(self.asked, data["delivered"]), recorder.ledger.closing())
             write_json(self.folder.path / "data.json", {**self.data_record, "asked": self.asked, **data})
 
     def _watched(self) -> list[Watched]:
@@ -251,7 +252,7 @@ class Job:
             accelerator=self.hardware.accelerator,
             devices=self.hardware.devices,
             num_nodes=self.hardware.nodes,
-            strategy=strategy(self.hardware),
+            strategy=strategy(self.hardware, self.model),
             precision=self.hardware.precision,
             max_steps=self.phase.total_steps,
             max_epochs=-1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,14 @@ from vlm.check import check
 from vlm.contracts.batch import PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.settings import ModelConfig
-from vlm.contracts.vision import FixedCount, VisionSpec
-from vlm.data.captions import CaptionProcessor
 from vlm.data.pictures import decode
-from vlm.data.processor import Processor
-from vlm.models.assemble import assemble, create
+from vlm.making import make, make_saved
 from vlm.models.generation import answers
 from vlm.models.llms.quantize import shape_of
 from vlm.models.vlm import VLM
 from vlm.training.given import initialise
 from vlm.training.trainable import Trainable
-from vlm.training.weights import load_saved, model_folder, reader_of, resolve_paths, saved_dtype
-
-
-def make(config: Mapping[str, Any]) -> Any:
-    """A model and its processor for the checked nodes; a language model that a folder fills has no weights yet."""
-    views = create(config["encoder"]["views"])
-    model = assemble(config, views.spec)
-    name = reader_of(config)
-    tokenizer, template = create(config[name]["tokenizer"]), create(config[name]["template"])
-    positions = getattr(model, name).spec.positions
-    if name == "llm":
-        model.processor = Processor(views, tokenizer, template, model.fusion.spec, positions)
-    else:  # no visual tokens stand in the text
-        spec = VisionSpec(model.encoder.spec.width, FixedCount(0))
-        model.processor = CaptionProcessor(views, tokenizer, template, spec, positions)
-    return model
+from vlm.training.weights import load_saved, model_folder, saved_dtype
 
 
 def build_model(overrides: Sequence[str]) -> Any:
@@ -67,13 +49,10 @@ def load_model(source: str | Path) -> Any:
     """
     folder = model_folder(source)
     config = read_config(folder)
-    resolve_paths(config, folder)
     try:
-        model = make(config).to(saved_dtype(folder))
+        model = make_saved(config, folder).to(saved_dtype(folder))
     except Mismatch as error:
         raise InputError(f"{folder} is not complete: {error}") from error
-    if (folder / "tokenizer.json").exists():
-        model.processor.tokenizer.load(folder / "tokenizer.json")
     if not model.processor.tokenizer.ready:
         raise InputError(
             f"{folder} is not complete: its tokenizer was learned, and tokenizer.json is missing; copy it again"

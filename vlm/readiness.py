@@ -9,13 +9,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vlm.benchmarks import prepared_benchmark
-from vlm.contracts.errors import ConfigError, InputError, Problem
+from vlm.carried import misfits
+from vlm.contracts.errors import ConfigError, InputError, Mismatch, Problem
 from vlm.contracts.pipeline import PipelineConfig
 from vlm.contracts.places import config_dir
 from vlm.contracts.settings import EvaluateConfig
+from vlm.contracts.vision import refuse_budget
 from vlm.data import sources
 from vlm.pipeline import Plan, PlannedPhase
 from vlm.run import refuse_unpaired, refuse_watch, refuse_world
+from vlm.shapes import shapes
 from vlm.training.folder import read_object
 from vlm.wording import no_choice
 
@@ -41,8 +44,10 @@ def refuse(plan: Plan) -> list[list[str]]:
         problems += _taken(phase)
         problems += _told(phase, lambda phase=phase: refuse_world(phase.settings.hardware))
         problems += _told(phase, lambda phase=phase: refuse_watch(phase.settings))
+        problems += misfits(phase, {other.name: other for other in plan.phases})
     if plan.evaluates and plan.scoring is not None:
         problems += _benchmarks(plan.scoring, preparable, missing)
+        problems += _budget(plan, plan.scoring.token_budget)
     if plan.left:
         problems += _disk(plan)
     if problems:
@@ -119,6 +124,28 @@ def _refuse_unfit(phase: PlannedPhase, opened: sources.Opened) -> None:
             f"{phase.folder} was made with other data: {', '.join(changed)} was prepared anew since; remove that folder "
             "to train on the new data, or change seed or any key to keep both"
         )
+
+
+def _budget(plan: Plan, token_budget: int | None) -> Iterator[Problem]:
+    """Whether each model that is scored can be asked with the evaluation's budget."""
+    for phase in plan.phases:
+        if phase.name not in plan.scored or token_budget is None:
+            continue
+        found = shapes(phase.config)
+        try:
+            refuse_budget(found.encoder.count, found.views, token_budget)
+        except Mismatch as error:
+            yield Problem("evaluate.keys.token_budget", f"{token_budget} is given, but {error}")
+            continue
+        if found.fusion is None:
+            continue
+        visual = found.views.max_views * found.fusion.count(found.views.height, found.views.width, token_budget)
+        if visual + 2 > found.reader.positions:  # as much text as any question asks for
+            message = (
+                f"{token_budget} makes {visual} visual tokens, which leave no room for text in the {found.reader.positions} "
+                f"positions of phase {phase.name}'s llm; choose a smaller one"
+            )
+            yield Problem("evaluate.keys.token_budget", message)
 
 
 def _top(folder: Path, data: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from vlm.contracts.errors import InputError, RunError
+from vlm.contracts.errors import InputError, Mismatch, RunError
+from vlm.contracts.vision import refuse_budget
 from vlm.library import generate, load_model
 
 OPTIONS = ("max_new_tokens", "num_beams", "top_k", "temperature")
@@ -18,14 +19,21 @@ FIELDS = ("image", "images", "prompt", "id")
 def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Print the answer to `image` and `prompt`, or to each of `lines` if `requests` is set.
 
-    Raises: InputError if the one request cannot be answered; RunError at the end if some of many could not.
+    Raises: InputError if the one request cannot be answered, or for a token budget that the encoder cannot have;
+    RunError at the end if some of many could not.
     """
     if config["requests"] is None and config["image"] is None and not config["prompt"]:
         raise InputError('image: give image=FILE, prompt="...", or "-" and requests on standard input')
     torch.manual_seed(config["seed"])
     model = load_model(config["model"])
+    try:
+        refuse_budget(model.encoder.spec.count, model.processor.views.spec, config["token_budget"])
+    except Mismatch as error:
+        raise InputError(f"token_budget: {config['token_budget']} is given, but {error}") from error
     settings = {"decoding": config["decoding"], "token_budget": config["token_budget"]}
     settings |= {name: config[name] for name in OPTIONS if config[name] is not None}
+    if config["decoding"] == "sampled":  # draws from numbers of its own; top_k from torch's
+        settings["seed"] = config["seed"]
     if config["requests"] is None:
         images = [config["image"]] if config["image"] is not None else []
         print(generate(model, config["prompt"], images=images, **settings))

@@ -223,8 +223,9 @@ def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[st
         log.info("stopped at step %d with its state saved; the same command goes on", folder.status["step"])
         raise
     except (KeyboardInterrupt, SystemExit):  # the trainer turns the first into the second
-        folder.update(state="stopped")
-        log.info("stopped; the same command goes on from the last checkpoint, or from the start if there is none")
+        kept = _kept(folder, composed.config["resume"])
+        folder.update(state="stopped", step=kept)
+        log.info("stopped at once; the same command goes on from step %d, the last that was saved", kept)
         raise SystemExit(STOPPED) from None
     except (ConfigError, InputError, RunError) as error:
         folder.update(state="failed", error=str(error))
@@ -232,3 +233,12 @@ def _carry_out(job: Any, folder: RunFolder, composed: Composed, data: Mapping[st
     except BaseException as error:
         folder.update(state="failed", error=f"{type(error).__name__}: {error}")
         raise
+
+
+def _kept(folder: RunFolder, resume: str | None) -> int:
+    """The step that the same command would go on from, 0 without a checkpoint."""
+    from vlm.training.checkpoint import all_of, step_of  # loads torch, as the run that has just ended did
+
+    homes = [folder.path, *([Path(resume)] if resume else [])]
+    files = next((found for home in homes if (found := all_of(home / "checkpoints"))), [])
+    return step_of(files[-1]) if files else 0

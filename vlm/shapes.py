@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from vlm.contracts.errors import ConfigError, Mismatch, Problem
@@ -86,7 +87,7 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
     try:
         budget = config["encoder"].get("token_budget")
         visual = views.max_views * fusion.count(views.height, views.width, budget) if fusion is not None else 0
-        problems += _room(config, name, reader, visual)
+        problems += _room(config, name, reader, visual, views, encoder)
     except Mismatch as error:
         problems.append(Problem(f"encoder.{error.argument}", str(error)))
     if problems:
@@ -94,14 +95,16 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
     return Shapes(views, encoder, reader, connector, fusion, visual, tokenizer), []
 
 
-def _room(config: Mapping[str, Any], name: str, reader: LanguageSpec, visual: int) -> Iterator[Problem]:
+def _room(
+    config: Mapping[str, Any], name: str, reader: LanguageSpec, visual: int, views: ViewSpec, encoder: VisionSpec
+) -> Iterator[Problem]:
     """Whether pictures and text fit into the positions of what reads them."""
     text = config[name]["template"]["max_tokens"]
     if visual + text <= reader.positions:
         return
     room = reader.positions - visual
-    shorter = f"{name}.template.max_tokens <= {room}" if room > 0 else "fewer visual tokens"
-    fewer = list(_fewer(config, visual, reader.positions - text)) if visual and text < reader.positions else []
+    shorter = f"{name}.template.max_tokens <= {room}" if room > 1 else "fewer visual tokens"
+    fewer = list(_fewer(config, visual, reader.positions - text, views, encoder)) if visual else []
     message = (
         f"{visual} visual tokens + {text} text tokens = {visual + text}, but {name} has {reader.positions} positions; "
         f"choose {', '.join([shorter, *fewer])}, or {'an llm' if name == 'llm' else 'a text tower'} with at least "
@@ -110,16 +113,31 @@ def _room(config: Mapping[str, Any], name: str, reader: LanguageSpec, visual: in
     yield Problem(f"{name}.template.max_tokens", message)
 
 
-def _fewer(config: Mapping[str, Any], visual: int, room: int) -> Iterator[str]:
-    """The keys of this configuration that decide how many visual tokens there are, with the values that fit `room`."""
+def _fewer(config: Mapping[str, Any], visual: int, room: int, views: ViewSpec, encoder: VisionSpec) -> Iterator[str]:
+    """The keys of this configuration that decide how many visual tokens there are, with legal values that fit `room`."""
     repeat = config["connector"].get("repeat", 1)
     each = visual // repeat  # tokens before the connector repeats them
     if "repeat" in config["connector"] and each <= room:
         yield f"connector.repeat <= {room // each}"
-    if "grid" in config["encoder"] and repeat <= room:
-        yield f"encoder.grid <= {math.isqrt(room // repeat)}"
-    if "patch" in config["encoder"] and repeat <= room:
-        yield "a larger encoder.patch"
+    most = room // (repeat * views.max_views)  # tokens of a view
+    if "token_budget" in config["encoder"]:
+        fitting = (budget for budget in range(most, 0, -1) if _is_legal(encoder, views, budget))
+        yield from (f"encoder.token_budget={budget}" for budget in islice(fitting, 1))
+    if "grid" in config["encoder"] and most > 0:
+        yield f"encoder.grid <= {math.isqrt(most)}"
+    if "patch" in config["encoder"]:
+        sides = range(config["encoder"]["patch"] + 1, math.gcd(views.height, views.width) + 1)
+        whole = (side for side in sides if views.height % side == views.width % side == 0)
+        fitting = (side for side in whole if views.height * views.width <= most * side**2)
+        yield from (f"encoder.patch={side}" for side in islice(fitting, 1))
+
+
+def _is_legal(encoder: VisionSpec, views: ViewSpec, budget: int) -> bool:
+    try:
+        encoder.count(views.height, views.width, budget)
+    except Mismatch:
+        return False
+    return True
 
 
 def _describe(key: str, node: Mapping[str, Any], wired: Mapping[str, Any]) -> Any:

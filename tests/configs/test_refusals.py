@@ -76,7 +76,11 @@ def refusals(*overrides: str) -> list[Problem]:
         ("phase.aux.reconstructon=1", "phase.aux.reconstructon", "did you mean 'reconstruction'? reported"),
         ("phase.aux.foo=0.1", "phase.aux.foo", "no part reports this term; reported: reconstruction"),
         ("phase.epochs=null", "phase.max_steps", "neither phase.max_steps nor phase.epochs is given"),
-        ("hardware.micro_batch=7", "phase.global_batch", "64 is not a multiple of hardware.micro_batch (7)"),
+        (
+            "hardware.micro_batch=7",
+            "phase.global_batch",
+            "multiple of hardware.micro_batch (7); choose phase.global_batch=63 or 70, or hardware.micro_batch=4 or 8",
+        ),
         ("hardware.devices=2", "hardware.strategy", "single, but 2 processes are asked for; choose ddp or fsdp2"),
         ("hardware.strategy=fsdp2", "hardware.strategy", "fsdp2 needs several processes"),
         ("hardware.micro_tokens=512", "hardware.micro_tokens", "set hardware.pack=true with it"),
@@ -118,6 +122,24 @@ def test_a_mistake_in_one_part_does_not_hide_those_of_the_others():
     found = refusals(*SMALL, "encoder.gird=3", "llm.heads=5", "hardware.precision=bf16", "data.skip_budget=2")
     keys = {"encoder.gird", "llm.heads", "hardware.precision", "data.skip_budget"}
     assert {problem.key for problem in found} == keys
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["encoder=keural_nano", "llm.max_positions=100"], "encoder.token_budget=4,"),
+        (["encoder=keural_nano", "llm.max_positions=120"], "encoder.token_budget=22,"),
+        (["encoder=vit_nano", "llm.max_positions=110"], "encoder.patch=56,"),
+        (["encoder=keural_nano", "encoder.width=100"], "choose 96 or 192"),
+    ],
+)
+def test_what_a_refusal_names_is_not_refused_next(words: list[str], named: str):
+    parts = ["connector=linear", "llm=mistral_nano", *words]
+    (problem,) = refusals(*SMALL, *parts)
+    assert named in problem.message
+    way = named.strip(",") if "=" in named else "encoder.width=96"
+    compose([*SMALL, *parts, way])
+    compose([*SMALL, *parts, "encoder.width=192"]) if "=" not in named else None
 
 
 def test_two_ways_to_start_exclude_each_other():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 
 import pytest
@@ -87,10 +88,30 @@ def test_every_rank_validates_as_often_and_rows_stand_in_the_same_batches():
 def test_a_step_that_processes_cannot_share_is_refused_with_the_keys_to_change():
     assert micro_batch_of(64, None, 4) == 16
     assert micro_batch_of(64, 8, 4) == 8
-    with pytest.raises(InputError, match=r"10 is not a multiple of 4 \(4 processes\); choose a divisor"):
+    with pytest.raises(
+        InputError, match=r"10 is not a multiple of 4 \(4 processes\); choose phase.global_batch=8 or 12$"
+    ):
         micro_batch_of(10, None, 4)
     with pytest.raises(InputError, match=r"64 is not a multiple of 10 \(2 processes of hardware.micro_batch \(5\)\)"):
         micro_batch_of(64, 5, 2)
+
+
+def test_every_value_that_a_refusal_names_fits():
+    for whole in range(1, 40):
+        for micro in (None, *range(1, 12)):
+            for world in (1, 2, 3):
+                try:
+                    micro_batch_of(whole, micro, world)
+                except InputError as error:
+                    advice = str(error).partition("choose ")[2]
+                    found = {
+                        key: re.findall(r"\d+", text) for key, text in re.findall(r"(\w+)=(\d+(?: or \d+)?)", advice)
+                    }
+                    assert found["global_batch"]
+                    for size in found["global_batch"]:
+                        assert micro_batch_of(int(size), micro, world)
+                    for size in found.get("micro_batch", ()):
+                        assert micro_batch_of(whole, int(size), world) == int(size)
 
 
 def test_steps_start_anywhere():

@@ -45,7 +45,7 @@ def test_weights_that_are_no_numbers_are_refused(model, data, tmp_path, value):
 
 def test_a_budget_of_tokens_is_refused_where_every_picture_takes_as_many(model, data, tmp_path):
     code, _, told = run(*words(model, data, tmp_path, *SHORT, "token_budget=4"))
-    assert (code, "token_budget: this model's encoder gives every picture the same number of tokens" in told) == (
+    assert (code, "this encoder gives every picture" in told) == (
         2,
         True,
     )

@@ -206,3 +206,19 @@ def test_a_stream_of_requests_goes_on_after_a_bad_line(saved, tmp_path, capsys):
     assert [reply["line"] for reply in replies] == [1, 2, 3, 4, 5, 6, 7]
     assert ["error" in reply for reply in replies] == [False, True, True, True, True, True, False]
     assert replies[0]["answer"] == replies[6]["answer"]
+
+
+def test_a_request_is_refused_or_drawn_by_its_keys_on_the_command_line(saved, tmp_path, capsys):
+    from vlm.requests import answer
+
+    Image.new("L", (28, 28), 90).save(tmp_path / "digit.png")
+    config = {"model": str(saved), "requests": None, "image": str(tmp_path / "digit.png"), "prompt": "", "seed": 3}
+    config |= dict.fromkeys(("token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
+    with pytest.raises(InputError, match=r"^token_budget: 16 is given, but this encoder gives every picture 1 tokens"):
+        answer({**config, "decoding": "greedy", "token_budget": 16}, [])
+    said = []
+    for seed in (3, 3, 4, 5, 6, 7):
+        answer({**config, "decoding": "sampled", "seed": seed, "temperature": 3.0}, [])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert len(set(said)) > 1

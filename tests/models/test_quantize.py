@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,3 +185,43 @@ def test_without_its_library_it_says_what_to_install(folder, monkeypatch):
     )
     with pytest.raises(InputError, match=r"llm.quantize: nf4 needs the library bitsandbytes.*pip install"):
         HFCausal(str(folder), "nf4")
+
+
+@pytest.mark.parametrize("raised", ["ImportError", "OSError", "RuntimeError"])
+@pytest.mark.parametrize(
+    ("form", "wanted"),
+    [
+        (("nf4", {}), r"llm.quantize: nf4 needs .* or leave the weights as they are with llm.quantize=null$"),
+        ((None, STACK), r"llm.adapters: PEFT loads .* or remove it with: pip uninstall bitsandbytes$"),
+    ],
+)
+def test_with_a_broken_library_it_says_its_message_the_key_and_what_to_do(
+    folder, tmp_path, monkeypatch, raised, form, wanted
+):
+    package = tmp_path / "bitsandbytes"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise {raised}('libcudart.so.11 is missing\\nlong advice')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "vlm.models.llms.nf4", raising=False)
+    with pytest.raises(InputError, match=wanted) as caught:
+        HFCausal(str(folder), *form)
+    assert f"cannot be loaded ({raised}: libcudart.so.11 is missing); install it with: pip install" in str(caught.value)
+
+
+def test_loading_its_library_and_peft_says_nothing(folder, tmp_path):
+    """Of kernels that nothing here calls, for example; in a process of its own, as libraries are loaded once."""
+    adapter = "LoraSettings(4, 8.0, 0.0, ['q_proj'])"
+    lines = [
+        "import logging",
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')",
+        "from vlm.contracts.recipe import LoraSettings",
+        "from vlm.models.llms.hf_causal import HFCausal",
+        f"HFCausal({str(folder)!r}, 'nf4', {{'sft': {adapter}}}).load_pretrained()",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=prepared.ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr + done.stdout == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -103,3 +104,46 @@ def test_validation_rows_that_cannot_be_read_are_left_out_and_told(data, tmp_pat
     last = next(row for row in rows(folder) if "val/loss" in row)
     assert (last["val/samples"], last["val/skipped"]) == (39.0, 1.0)
     assert status(folder)["warnings"][0].startswith("validation rows that cannot be used were left out: 1")
+
+
+def test_answers_that_are_cut_are_counted_in_training_and_validation_and_told_at_the_end(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = train(data, tmp_path, "phase.max_steps=20", "llm.template.max_tokens=6")
+    last = [row for row in rows(folder) if "val/loss" in row][-1]
+    cut = status(folder)["data"]["cut"]
+    assert 0 < last["val/cut"] < last["val/samples"]
+    assert status(folder)["metrics"]["val/cut"] == last["val/cut"]
+    assert 0 < cut < 160
+    (told,) = [record.getMessage() for record in caplog.records if "cut to fit" in record.getMessage()]
+    assert (
+        f"{cut} of 160 samples cut to fit, 0 of 160 rows skipped; of the last validation {last['val/cut']:.0f}" in told
+    )
+    assert "raise llm.template.max_tokens" in told
+
+
+def test_rows_that_are_too_long_on_request_are_told_once_with_advice_that_fits(data, tmp_path, caplog):
+    """Over several epochs, so that each of them is met again."""
+    caplog.set_level("INFO")
+    words = ["phase.max_steps=100", "llm.template.max_tokens=6", "data.overflow=skip", "data.skip_budget=1.0"]
+    folder = train(data, tmp_path, *words)
+    said = [record.getMessage() for record in caplog.records]
+    met = [json.loads(line)["row"] for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    skips = [line for line in said if line.startswith("skipped mnist row")]
+    named = [line.split()[3] for line in skips]
+    assert len(set(named)) == len(named) <= len(set(met)) < len(met)
+    others = sum(int(line.rpartition("(and ")[2].split()[0]) for line in skips if "(and " in line)
+    assert len(named) + others == len(set(met))
+    (warning,) = status(folder)["warnings"]
+    assert "first mnist row 201: text_long" in warning  # of the set, not of the part that is read
+    assert "text_long: raise llm.template.max_tokens, or shorten such texts with data.overflow=cut" in warning
+    assert "data.skip_budget counts training rows only" in warning
+    assert "again" not in warning
+    (told,) = [line for line in said if "cut to fit" in line]
+    assert f"{len(met)} of {800 + len(met):,} rows skipped (text_long {len(met)})" in told
+    assert "data.overflow=cut" in told
+
+
+def test_a_skip_budget_that_is_spent_by_long_texts_says_so(data, tmp_path):
+    words = ["phase.max_steps=200", "llm.template.max_tokens=6", "data.overflow=skip"]
+    with pytest.raises(RunError, match=r"rows could not be used \(text_long \d+\), more than .*data.overflow=cut$"):
+        train(data, tmp_path, *words)

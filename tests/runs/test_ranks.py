@@ -81,6 +81,7 @@ def gradients(data: Path, root: Path, world: int, *words: str) -> tuple[dict[str
     """Of the first step, from a run of `world` processes started as a launcher would. Returns: also its folder."""
     port = str(_free_port())
     shape = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
+    root.mkdir(exist_ok=True)
     file = root / "gradients.pt"
     ranks = [
         subprocess.Popen(
@@ -125,6 +126,21 @@ def test_two_processes_take_the_steps_of_one_and_their_model_answers_alike(chats
     model = vlm.load_model(folder)
     assert len(told) == 2
     assert vlm.parameter_report(model)["total"] == vlm.parameter_report(vlm.load_model(single))["total"]
+
+
+def test_an_encoder_that_trains_with_its_pool_idle_has_the_gradients_of_one_process(chats, tmp_path):
+    """Answers ask for tokens alone, and with a token a cell not for the saliency; a second step would wait for both."""
+    words = ["encoder=keural_nano", "phase.trainable={encoder: 1.0e-4, connector: 1.0e-3, llm: 1.0e-3}"]
+    words += ["phase.max_steps=2", "phase.samples=0", "data.validate.chat_jsonl=null", "hardware.micro_batch=2"]
+    wanted, _ = gradients(chats, tmp_path / "one", 1, *words)
+    found, _ = gradients(chats, tmp_path / "two", 2, *words, "hardware=cpu_ddp2")
+    assert found.keys() == wanted.keys()
+    assert any(name.startswith("encoder.blocks.") for name in found)
+    assert not any(name.startswith(("encoder.pool.", "encoder.saliency.")) for name in found)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(
+            found[name], gradient, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("profile", [PROFILES[0], pytest.param(PROFILES[1], marks=pytest.mark.slow)])

@@ -176,3 +176,25 @@ def test_a_spent_skip_budget_ends_the_run_with_its_reasons(data, tmp_path):
     assert status(folder)["data"]["rows_read"] >= 1000
     steps = [json.loads(line)["step"] for line in (folder / "skipped.jsonl").read_text().splitlines()]
     assert all(one <= other for one, other in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize(("at", "kept"), [(4, 0), (17, 14)])
+def test_a_second_request_leaves_the_step_that_was_kept_in_the_status(
+    data, undisturbed, tmp_path, monkeypatch, at, kept
+):
+    """The checkpoint that the same command goes on from, not the step that was under way."""
+    begin = callbacks.Saver.on_train_batch_start
+
+    def struck(self, trainer, phase, batch, batch_idx):
+        begin(self, trainer, phase, batch, batch_idx)
+        if phase.step == at:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(callbacks.Saver, "on_train_batch_start", struck)
+    with pytest.raises(SystemExit) as stopped:
+        train(data, tmp_path, *WORDS)
+    (folder,) = (tmp_path / "purevlm").iterdir()
+    assert (stopped.value.code, status(folder)["state"], status(folder)["step"]) == (75, "stopped", kept)
+    monkeypatch.undo()
+    assert_same_weights(train(data, tmp_path, *WORDS), undisturbed)

@@ -205,5 +205,10 @@ def test_rows_that_do_not_fit_their_pictures_are_refused(exported):
         model(inputs["input_ids"], inputs["pixel_values"].repeat(2, 1, 1, 1))
     with pytest.raises(ValueError, match="same token_budget"):
         model.generate(**inputs, token_budget=64)
+    for budget in ("64", 64.0, True):
+        with pytest.raises(ValueError, match=r"^token_budget: .* is no whole number"):
+            processor(images=picture(), text=QUESTION, token_budget=budget)
+        with pytest.raises(ValueError, match=r"^token_budget: .* is no whole number"):
+            model.generate(**{**inputs, "token_budget": budget})
     finer = processor(images=picture(), text=QUESTION, token_budget=64)
     assert model.generate(**finer, max_new_tokens=3).shape[1] <= finer["input_ids"].shape[1] + 3

@@ -185,6 +185,16 @@ def test_a_projector_that_could_run_code_is_never_opened(published, base):
         vlm.import_checkpoint("keural", published, base=base)
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.01])
+def test_a_projector_that_is_cut_is_named_so_without_the_insides_of_torch(published, base, kept):
+    file = published / "projector.pt"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(InputError, match=r"projector.pt cannot be read .*cut or damaged.*; copy it again$") as caught:
+        vlm.import_checkpoint("keural", published, base=base)
+    assert not any(word in str(caught.value) for word in ("Pytorch", "weights_only", "zip", "pickle"))
+
+
 def test_a_projector_with_more_layers_is_refused_with_what_it_holds(published, base):
     state = torch.load(published / "projector.pt", weights_only=True)
     torch.save(state | {"norm.weight": torch.ones(32)}, published / "projector.pt")
@@ -250,6 +260,12 @@ def test_a_merged_model_says_the_same_without_adapters(model, ours, tmp_path):
     own = merged.llm.logits(merged.llm(merged.llm.embed(ids), torch.arange(20).unsqueeze(0)))
     theirs = AutoModelForCausalLM.from_pretrained(folder / "llm")(ids).logits
     torch.testing.assert_close(theirs, own, atol=1e-4, rtol=1e-4)
+
+
+def test_writing_a_language_model_says_nothing_of_the_folder_beside_that_is_moved_into_place(ours, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):  # as the commands have it
+        export(ours, "merged", tmp_path / "merged")
+    assert not [record for record in caplog.records if ".part" in record.getMessage()]
 
 
 def test_a_model_in_four_bits_is_merged_into_the_folder_that_it_came_from(model, base, tmp_path):

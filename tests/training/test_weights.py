@@ -227,3 +227,39 @@ def test_a_connector_without_weights_is_matched_to_the_embedding_table(folder):
 )
 def test_a_tree_of_rates_says_which_adapters_train(tree, names):
     assert trained_adapters(("sft", "dpo"), tree) == names
+
+
+@pytest.mark.parametrize(("words", "key"), [(["weights.encoder"], "weights.encoder"), ([], "init_from")])
+def test_weights_of_another_size_are_refused_with_a_few_tensors_the_key_and_the_keys_that_differ(tmp_path, words, key):
+    wider = ["encoder=keural_nano", "encoder.width=192", "encoder.layers=3", "connector=linear", *SMALL]
+    theirs = vlm.build_model(wider)
+    theirs.processor.tokenizer.fit(["one", "two"])
+    save_model(theirs, tmp_path / "wide" / "model")
+    model = fresh("encoder=keural_nano", "connector=linear", *SMALL)
+    given = {"encoder": str(tmp_path / "wide")} if words else {}
+    with pytest.raises(InputError) as caught:
+        load_given(model, given, None if words else str(tmp_path / "wide"), set())
+    said = str(caught.value)
+    assert said.startswith(f"{key}: {tmp_path / 'wide' / 'model' / 'encoder.safetensors'} does not fit the model: ")
+    assert "blocks.0.grow.bias has shape [768], the model needs [384]" in said
+    assert "and " in said
+    assert "encoder.width=192 (96 here), encoder.layers=3 (2 here)" in said
+    assert "views" not in said
+    assert said.count("has shape") <= 5
+    assert len(said) < 1200
+
+
+def test_a_connector_that_does_not_fit_names_the_neighbour_that_made_it_so(tmp_path):
+    theirs = vlm.build_model(["encoder=keural_nano", "encoder.width=192", "connector=level_aware", *SMALL])
+    theirs.processor.tokenizer.fit(["one", "two"])
+    save_model(theirs, tmp_path / "model")
+    model = fresh("encoder=keural_nano", "connector=level_aware", *SMALL)
+    with pytest.raises(InputError, match=r"weights.connector: .*encoder.width=192 \(96 here\)"):
+        load_given(model, {"connector": str(tmp_path / "model")}, None, set())
+
+
+def test_a_refused_adapter_is_told_by_a_few_tensors(saved, tmp_path):
+    wider = base(tmp_path / "wider", hidden_size=64, intermediate_size=128)
+    with pytest.raises(InputError, match=r"llm\.adapters\.sft.*; and \d+ more; name the language model") as caught:
+        load_given(fresh(*words(wider)), {"adapter": str(saved)}, None, {"sft"})
+    assert str(caught.value).count("has shape") == 5

@@ -31,6 +31,9 @@ class ConfigError(ValueError):
         noun = "problem" if len(problems) == 1 else "problems"
         super().__init__(f"{len(problems)} {noun} in the configuration; nothing was started\n{lines}")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # an exception is pickled by its message alone
+        return type(self), (self.problems,)
+
 
 class Mismatch(ValueError):
     """A part refuses its arguments or its neighbour; raised by a part's `describe`.
@@ -41,6 +44,9 @@ class Mismatch(ValueError):
     def __init__(self, argument: str, message: str) -> None:
         self.argument = argument
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # an exception is pickled by its message alone
+        return type(self), (self.argument, str(self))
 
 
 class InputError(ValueError):

@@ -66,6 +66,9 @@ class LocalitySettings:
 class DataSettings:
     """Which prepared sets a run reads, and how.
 
+    skip_budget: share of the training rows that may be left out. Validation rows are exempt: they are left out, counted
+    and told. A test row that cannot be used ends the test, as a score over fewer rows would be no score.
+    overflow: what is done with a text that is too long, see `vlm.data.processor`.
     licence_policy, allow_eval_split: refuse or allow sets, and change nothing about a run.
     """
 
@@ -161,7 +164,7 @@ class GenerateConfig:
     image: str | None
     prompt: str
     requests: Literal["stdin"] | None
-    decoding: Literal["greedy", "top_k", "beam"]
+    decoding: Literal["greedy", "top_k", "beam", "sampled"]
     token_budget: PositiveInt | None
     max_new_tokens: PositiveInt | None
     num_beams: PositiveInt | None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from vlm.contracts.errors import Mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +38,23 @@ class FixedCount:
         return self.tokens
 
 
+def refuse_budget(count: TokenCount, views: ViewSpec, token_budget: int | None) -> None:
+    """Raises: Mismatch for a budget that an encoder cannot have, with the nearest that it can; None is always one."""
+    if token_budget is None:
+        return
+    if isinstance(count, FixedCount):
+        message = f"this encoder gives every picture {count.tokens} tokens; leave it out"
+        raise Mismatch("token_budget", message)
+    count(views.height, views.width, token_budget)
+
+
 @dataclass(frozen=True)
 class VisionSpec:
     """What an encoder or a connector gives.
 
     width: channels of a token.   count: tokens of one view.   levels: number of level ids.
-    query_width: width of the query that `Encoder.read` takes, None if the encoder cannot be queried.
+    query_width: of an encoder, width of the queries that `EncoderOutput.read` takes; of a connector, of those that a
+    fusion may ask it with; None if it cannot be queried.
     """
 
     width: int
@@ -56,6 +69,7 @@ class EncoderOutput:
 
     tokens [N, T, D], mask [N, T], level_ids [N, T], spatial_metadata [N, T, 4] (x, y, w, h in 0..1),
     saliency_scores [N, T], pooled [N, D], state: the encoder's own, for `read`,
+    read: queries [N', R, D], views [N'] = None -> [N', R, D], what R queries find in each view, or in those named,
     aux: named scalars that a phase may weigh into its loss.
     """
 
@@ -66,6 +80,7 @@ class EncoderOutput:
     saliency_scores: Tensor | None = None
     pooled: Tensor | None = None
     state: Any = None
+    read: Callable[[Tensor, Tensor | None], Tensor] | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
 
 

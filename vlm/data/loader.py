@@ -29,7 +29,7 @@ PREFETCH = 2  # micro-batches that each worker process holds ready
 
 @dataclass(frozen=True)
 class Skip:
-    """A row that could not be used. reason: a name of the data rules.   detail: what was found."""
+    """A row of a set that could not be used. reason: a name of the data rules.   detail: what was found."""
 
     set: str
     row: int
@@ -105,7 +105,8 @@ class Rows(Dataset):
                 return Item(self.example(place, position), place.source, tuple(skipped))
             except InputError as error:
                 reason, _, detail = str(error).partition(": ")
-                skipped.append(Skip(self.slices[place.source].name, place.row, reason, detail))
+                part = self.slices[place.source]
+                skipped.append(Skip(part.name, part.start + place.row, reason, detail))
             if self.reading.seed is None:
                 return Item(None, place.source, tuple(skipped))
         listing = "\n".join(f"  {skip.set} row {skip.row}: {skip.reason}: {skip.detail}" for skip in skipped[:5])

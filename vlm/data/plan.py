@@ -107,8 +107,24 @@ def micro_batch_of(global_batch: int, micro_batch: int | None, world: int) -> in
     if global_batch % share:
         alone = f"hardware.micro_batch ({micro_batch})"
         by = alone if world == 1 else f"{share} ({world} processes" + (f" of {alone})" if micro_batch else ")")
-        raise InputError(f"{global_batch} is not a multiple of {by}; choose a divisor of {global_batch}")
+        raise InputError(
+            f"{global_batch} is not a multiple of {by}; choose {_dividing(global_batch, micro_batch, world)}"
+        )
     return micro_batch or global_batch // world
+
+
+def _dividing(global_batch: int, micro_batch: int | None, world: int) -> str:
+    """The nearest values that fit, below and above, of either key while the other stays."""
+    share = (micro_batch or 1) * world
+    below = global_batch // share * share
+    steps = [f"{size}" for size in (below, below + share) if size]
+    ways = [f"phase.global_batch={' or '.join(steps)}"]
+    if micro_batch is not None and global_batch % world == 0:
+        divisors = [size for size in range(1, global_batch // world + 1) if global_batch // world % size == 0]
+        near = [max(size for size in divisors if size < micro_batch)]
+        near += [size for size in divisors if size > micro_batch][:1]
+        ways.append(f"hardware.micro_batch={' or '.join(map(str, near))}")
+    return ", or ".join(ways)
 
 
 def steps_from(planner: Planner, start: int, rank: int) -> Iterator[list[list[int]]]:

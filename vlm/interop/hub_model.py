@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -166,7 +167,7 @@ class HubModel(PreTrainedModel, GenerationMixin):
     def _views_of(self, input_ids: Tensor, token_budget: int | None) -> list[list[int]]:
         """The views of each row: pictures come in reading order."""
         shape = self.model.processor.views.spec
-        each = max(1, self.model.processor.spec.count(shape.height, shape.width, token_budget))
+        each = max(1, self.model.processor.spec.count(shape.height, shape.width, whole_budget(token_budget)))
         counts = (input_ids == self.config.image_place).sum(1).tolist()
         if wrong := [count for count in counts if count % each]:
             raise ValueError(
@@ -207,6 +208,16 @@ class HubModel(PreTrainedModel, GenerationMixin):
             pictures=torch.arange(len(pixel_values)),
             token_budget=token_budget,
         ).to(parameter.device)
+
+
+def whole_budget(token_budget: Any) -> int | None:
+    """A budget as it was given. Raises: ValueError for what is no whole number."""
+    if token_budget is None or (isinstance(token_budget, Integral) and not isinstance(token_budget, bool)):
+        return token_budget  # type: ignore[return-value]
+    raise ValueError(
+        f"token_budget: {token_budget!r} is no whole number; give the visual tokens of a picture, for example 64, or leave "
+        "it out"
+    )
 
 
 def fetched(source: Any, options: dict[str, Any]) -> Path:

@@ -13,7 +13,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 from vlm.contracts.batch import VISUAL
 from vlm.contracts.example import Example
 from vlm.contracts.sample import Turn
-from vlm.interop.hub_model import OWN, fetched
+from vlm.interop.hub_model import OWN, fetched, whole_budget
 
 ROLES = ("system", "user", "assistant")
 
@@ -47,7 +47,9 @@ class HubProcessor(ProcessorMixin):
 
         images: a picture or a list of them for one question, a list for each of several. Pictures are Pillow's, or
         paths; they stand in front of the question, in the layout that the model was trained with.
+        Raises: ValueError for pictures of another number of questions, or a budget that is no whole number.
         """
+        whole_budget(token_budget)
         texts = [text] if isinstance(text, str) else list(text)
         if images is None:
             shown: list[list[Any]] = [[] for _ in texts]
@@ -73,8 +75,10 @@ class HubProcessor(ProcessorMixin):
         """Messages {"role", "content"} -> the row that waits for the next answer, as ids.
 
         content: text, or parts {"type": "text", "text"} and {"type": "image", "image"}; a part without "image" takes the
-        next one of `images`. Raises: ValueError for tokenize=False, as pictures have no text.
+        next one of `images`. Raises: ValueError for tokenize=False, as pictures have no text, and for a budget that is no
+        whole number.
         """
+        whole_budget(token_budget)
         if kwargs.get("tokenize") is False:
             raise ValueError("tokenize=False: this processor gives ids; pictures have no text")
         waiting, made, turns = list(images), [], []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,14 @@ def _state(file: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)  # a pickle could run anything otherwise
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{file} cannot be read as plain tensors: {error}") from error
+        if zipfile.is_zipfile(file) and isinstance(error, pickle.UnpicklingError):
+            raise InputError(
+                f"{file} cannot be read as plain tensors: it holds something else, which is not opened, as it could run code; "
+                "write it again from its state_dict with torch.save"
+            ) from error
+        raise InputError(
+            f"{file} cannot be read as plain tensors: it is cut or damaged ({file.stat().st_size:,} bytes); copy it again"
+        ) from error
     for key in ("state_dict", "model_state_dict", "projector"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,20 @@ def write_language_model(folder: Path, config: PretrainedConfig, tensors: dict[s
     described.save_pretrained(folder)
     for old in folder.glob("model*.safetensors*"):
         old.unlink()
-    save_torch_state_dict(tensors, folder, max_shard_size=SHARD)
+    with _without_remarks():
+        save_torch_state_dict(tensors, folder, max_shard_size=SHARD)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """It remarks where it wrote, by a logger outside of its library's: a folder that is about to be moved into place."""
+    remarks: logging.Logger = sys.modules[save_torch_state_dict.__module__].logger
+    level = remarks.level
+    remarks.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        remarks.setLevel(level)
 
 
 def write_tokenizer(folder: Path, source: Path, processor: Any) -> None:

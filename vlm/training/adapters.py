@@ -16,7 +16,7 @@ from vlm.contracts.settings import BaseSettings
 from vlm.models.llms.adapters import adapter_tensors, peft_config
 from vlm.models.llms.base import fingerprint
 from vlm.training.bases import saved_base
-from vlm.training.tensors import differences, fill, own_tensors, read_tensors
+from vlm.training.tensors import differences, fill, in_short, own_tensors, read_tensors
 
 ADAPTERS, CONFIG, WEIGHTS = "adapters", "adapter_config.json", "adapter_model.safetensors"
 
@@ -77,7 +77,8 @@ def _load(model: Any, name: str, folder: Path) -> None:
         of = given.get("base_model_name_or_path") or "another language model"
         raise InputError(
             f"weights.adapter: {home} was trained on {of} and does not fit here; either this is another language model, or "
-            f"llm.adapters.{name} has other sizes or targets: {'; '.join(faults)}"
+            f"llm.adapters.{name} has other sizes or targets: {in_short(faults)}; "
+            f"name the language model that it was trained on, or give llm.adapters.{name} what {home / CONFIG} says"
         )
     if (alpha := given.get("lora_alpha")) != settings["alpha"]:
         raise InputError(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from vlm.contracts.recipe import KeepSettings
 from vlm.data.loader import Step, Steps
+from vlm.data.remedies import remedies
 from vlm.training.checkpoint import Checkpoints, State
 from vlm.training.folder import RunFolder
 from vlm.training.ledger import Ledger
@@ -130,10 +131,7 @@ class Recorder(Callback):
         metrics = {**self.folder.status.get("metrics", {}), **row}
         warnings = self.folder.status.get("warnings", [])
         if "val/skipped" in row and not any(warning.startswith(LEFT_OUT) for warning in warnings):
-            warnings = [
-                *warnings,
-                f"{LEFT_OUT}: {row['val/skipped']:.0f}; prepare the set again, or copy it again",
-            ]
+            warnings = [*warnings, f"{LEFT_OUT}: {row['val/skipped']:.0f}{self._why_left_out()}"]
             log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         if "val/vision_gain" in row:
             warnings = [warning for warning in warnings if not warning.startswith(BLIND)]
@@ -142,6 +140,16 @@ class Recorder(Callback):
                 warnings.append(f"{BLIND}: vision gain {gain:.4f} ± {error:.4f} nats a token is not above zero")
                 log.warning("%s step %d: %s", self.folder.path.name, step, warnings[-1])
         self.folder.update(step=step, best=best, metrics=metrics, warnings=warnings, data=self.data())
+
+    def _why_left_out(self) -> str:
+        lost = self.ledger.left_out
+        if not lost:
+            return ""
+        first, reasons = lost[0], {skip.reason for skip in lost}
+        return (
+            f", first {first.set} row {first.row}: {first.reason}: {first.detail}; "
+            f"{remedies(reasons, self.ledger.overflow, self.ledger.reader)} (data.skip_budget counts training rows only)"
+        )
 
     def warn_of_shares(self, asked: Mapping[str, float]) -> None:
         """A set that gave another part of the samples than it was asked for is no detail."""

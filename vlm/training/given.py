@@ -25,12 +25,14 @@ def load_given(
     Raises: InputError for weights that are missing or do not fit, and for an adapter that would do nothing.
     """
     given = {part: source for part, source in weights.items() if source is not None}
+    keys = {part: f"weights.{part}" for part in given}
     if init_from is not None:
+        keys = dict.fromkeys((*model.parts, ADAPTER), "init_from") | keys
         given = dict.fromkeys((*model.parts, ADAPTER), init_from) | given
     for name in model.parts:
         part = getattr(model, name)
         if name in given:
-            load_part(model, name, model_folder(given[name]))
+            load_part(model, name, model_folder(given[name]), keys[name])
         elif hasattr(part, "load_pretrained"):
             part.load_pretrained()  # from the folder that its path names
     filled = load_adapters(model, model_folder(given[ADAPTER]), trained_adapters) if ADAPTER in given else set()

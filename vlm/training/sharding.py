@@ -17,18 +17,37 @@ from vlm.contracts.settings import HardwareProfile
 from vlm.models.recompute import blocks
 
 
-def strategy(hardware: HardwareProfile) -> Any:
-    """What Lightning calls a strategy. A process that hears nothing from the others for timeout_s gives up."""
+def strategy(hardware: HardwareProfile, model: nn.Module) -> Any:
+    """What Lightning calls a strategy. A process that hears nothing from the others for timeout_s gives up.
+
+    model: with what trains of it marked so.
+    """
     backend = "gloo" if hardware.accelerator == "cpu" else "nccl"
     wait = timedelta(seconds=hardware.timeout_s)
     if hardware.strategy == "ddp":
         # Buffers are averaged once a step (vlm.phases.base), which says more than the first rank's.
-        return DDPStrategy(process_group_backend=backend, timeout=wait, broadcast_buffers=False)
+        return DDPStrategy(
+            process_group_backend=backend,
+            timeout=wait,
+            broadcast_buffers=False,
+            find_unused_parameters=_leaves_some_out(model),
+        )
     if hardware.strategy == "fsdp2":
         return ModelParallelStrategy(
             data_parallel_size=hardware.world, tensor_parallel_size=1, process_group_backend=backend, timeout=wait
         )
     return "auto"
+
+
+def _leaves_some_out(model: Any) -> bool:
+    """Whether some of what trains may have no gradient, which DDP then looks for at every step.
+
+    A model that answers asks its encoder for tokens alone: what makes the one vector of a view stands idle.
+    """
+    if not hasattr(model, "llm"):
+        return False
+    spare = [getattr(model.encoder, name, None) for name in getattr(model.encoder, "spare", ())]
+    return any(parameter.requires_grad for part in spare if part is not None for parameter in part.parameters())
 
 
 def from_all_ranks(trainer: lightning.Trainer, own: Any) -> list[Any]:

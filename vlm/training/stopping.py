@@ -10,3 +10,6 @@ class Stopped(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(STOPPED)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # an exception is pickled by its exit code
+        return type(self), ()

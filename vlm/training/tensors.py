@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from vlm.contracts.errors import InputError
 from vlm.contracts.parts import ADAPTER, logical
+
+NAMED = 5  # tensors of a kind that a message names
 
 
 def own_tensors(part: nn.Module) -> dict[str, Tensor]:
@@ -36,7 +38,9 @@ def whole(tensor: Tensor) -> Tensor:
 def read_tensors(file: Path, part: str) -> dict[str, Tensor]:
     """Raises: InputError if the file is missing or damaged."""
     if not file.exists():
-        raise InputError(f"{file} is missing, so the {part} has no weights")
+        raise InputError(
+            f"{file} is missing, so the {part} has no weights; name a model that has it, or copy the folder again"
+        )
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -51,11 +55,20 @@ def fill(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str)
             tensor.copy_(given[name])
 
 
-def compare(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
-    """Raises: InputError for names that only one of the two has, and for shapes that differ."""
+def compare(
+    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, advice: Callable[[], str] | None = None
+) -> None:
+    """advice: what to do. Raises: InputError for names that only one of the two has, and for shapes that differ."""
     faults = differences(wanted, given)
     if faults:
-        raise InputError(f"{source} does not fit the model: {'; '.join(faults)}")
+        remedy = "" if advice is None else f"; {advice()}"
+        raise InputError(f"{source} does not fit the model: {in_short(faults)}{remedy}")
+
+
+def in_short(faults: list[str]) -> str:
+    """What `differences` found, for a message: the first few of it, and how many more there are."""
+    more = [f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else []
+    return "; ".join([*faults[:NAMED], *more])
 
 
 def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -75,5 +88,5 @@ def _named(what: str, names: Iterable[str]) -> list[str]:
     listed = sorted(names)
     if not listed:
         return []
-    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return [f"{', '.join(listed[:5])}{more} {'is' if len(listed) == 1 else 'are'} {what}"]
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return [f"{', '.join(listed[:NAMED])}{more} {'is' if len(listed) == 1 else 'are'} {what}"]

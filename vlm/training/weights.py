@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ SMALL_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+DIFFERING = 6  # keys that a message names
+UNSHAPED = ("adapters", "mean", "path", "quantize", "std", "template", "token_budget")  # keys without a say in shapes
 
 
 def model_folder(source: str | Path) -> Path:
@@ -132,8 +135,12 @@ def resolve_paths(config: Mapping[str, Any], folder: Path) -> None:
         node["path"] = str(folder / node["path"])
 
 
-def load_part(model: Any, name: str, folder: Path) -> None:
-    """Fill one part from a model folder. Raises: InputError naming what is missing, left over or of another shape."""
+def load_part(model: Any, name: str, folder: Path, key: str | None = None) -> None:
+    """Fill one part from a model folder.
+
+    key: of the configuration, that named the folder; None if it is the model's own.
+    Raises: InputError naming what is missing, left over or of another shape, and the keys by which the models differ.
+    """
     part = getattr(model, name)
     base = saved_base(folder)
     if name == "llm" and base is not None:
@@ -148,13 +155,38 @@ def load_part(model: Any, name: str, folder: Path) -> None:
     if wanted:
         file = folder / f"{name}.safetensors"
         given = read_tensors(file, name)
+        source = str(file) if key is None else f"{key}: {file}"
+        compare(wanted, given, source, None if key is None else partial(_advice, model.config, folder, name))
         if any(tensor.is_meta for tensor in wanted.values()):
-            compare(wanted, given, str(file))
             part.initialise()
             wanted = own_tensors(part)
-        fill(wanted, given, str(file))
+        fill(wanted, given, source)
         if getattr(part, "base", None) is not None:
             part.base = None  # these weights are no longer those of its folder
+
+
+def _advice(ours: Mapping[str, Any], folder: Path, name: str) -> str:
+    """By which keys the model of a folder is another one than ours: those of the part, else its neighbours'."""
+    theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    others = [node for node in ours if node != name]
+    for nodes in ([name], others) if name in ours and name != "connector" else ([name, *others],):
+        told = [line for node in nodes for line in _differing(node, theirs.get(node), ours.get(node))]
+        if told:
+            more = f" and {len(told) - DIFFERING} more" if len(told) > DIFFERING else ""
+            return f"that model has {', '.join(told[:DIFFERING])}{more}; give both the same, or name a run of this form"
+    return "its config.json describes the model of this run, so the file is another's; copy the folder again"
+
+
+def _differing(key: str, theirs: Any, ours: Any) -> Iterator[str]:
+    """Keys of the configuration with both values, of what may decide a shape."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for inner in theirs:
+            if inner not in UNSHAPED:
+                yield from _differing(f"{key}.{inner}", theirs[inner], ours.get(inner))
+    elif theirs != ours and isinstance(theirs, Mapping | None) and isinstance(ours, Mapping | None):
+        yield f"{'no' if theirs is None else 'a'} {key}"
+    elif theirs != ours:
+        yield f"{key}={json.dumps(theirs)} ({json.dumps(ours)} here)"
 
 
 def load_saved(model: Any, folder: Path) -> None:

@@ -37,6 +37,7 @@ class Pyramid(nn.Module):
     """
 
     reports = ("saliency",)
+    spare = ("pool", "saliency")  # modules that tokens can be had without: not every objective gives them a gradient
 
     def __init__(
         self,
@@ -90,8 +91,9 @@ class Pyramid(nn.Module):
         drop_path: float,
     ) -> VisionSpec:
         if width % (4 * GROUPS):
-            near = max(1, width // (4 * GROUPS)) * 4 * GROUPS
-            raise Mismatch("width", f"{width} is no multiple of {4 * GROUPS}; choose {near} or {near + 4 * GROUPS}")
+            step = math.lcm(4 * GROUPS, heads)  # so that the heads divide what is named, too
+            near = max(1, width // step) * step
+            raise Mismatch("width", f"{width} is no multiple of {4 * GROUPS}; choose {near} or {near + step}")
         if width % heads:
             raise Mismatch("heads", f"{heads} heads do not divide width {width}")
         count = BudgetCount(token_budget, math.prod(strides))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vlm.contracts.errors import InputError
 from vlm.contracts.parts import ADAPTER, logical
 from vlm.contracts.recipe import LoraSettings
+from vlm.models.llms.quantize import load_for_peft
 
 PREFIX = "base_model.model."  # of every tensor in a PEFT file
 
@@ -24,6 +25,7 @@ def put_around(decoder: nn.Module, adapters: Mapping[str, LoraSettings]) -> None
     """
     if not adapters:
         return
+    load_for_peft()
     from peft import inject_adapter_in_model  # takes seconds
 
     flags = [(parameter, parameter.requires_grad) for parameter in decoder.parameters()]

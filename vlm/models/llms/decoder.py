@@ -17,7 +17,7 @@ from vlm.contracts.recipe import LoraSettings
 from vlm.models.attention import attend, kept, lower_right
 from vlm.models.llms.adapters import put_around, without_uppermost
 from vlm.models.llms.head import token_logp
-from vlm.models.llms.quantize import is_quantized, quantize
+from vlm.models.llms.quantize import four_bit_layer, is_quantized, quantize
 from vlm.models.mask import Spans
 
 GATED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,6 +49,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: PretrainedConfig, in_four_bits: bool, adapters: Mapping[str, LoraSettings]) -> None:
         super().__init__()
+        packed = four_bit_layer() if in_four_bits else None  # first: what follows takes its time
         with torch.device("meta"):  # 7 billion random numbers that a folder overwrites take minutes and all memory
             whole = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
         self.model, self.lm_head = whole.model, whole.lm_head
@@ -56,8 +57,8 @@ class Decoder(nn.Module):
             for name, child in list(module.named_children()):
                 if any(buffer.is_meta for buffer in child.buffers(recurse=False)):
                     setattr(module, name, type(child)(config))  # tables of positions follow from the configuration
-        if in_four_bits:
-            quantize(self.model)
+        if packed is not None:
+            quantize(self.model, packed)
         put_around(self.model, adapters)
         self.adapters = tuple(adapters)
 

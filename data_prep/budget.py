@@ -22,6 +22,8 @@ PERCENT: dict[str, float | None] = {
     "media_aspect": 0.2,
     "media_blank": 0.2,
     "media_placeholder": 5.0,
+    "video_unreadable": 2.0,  # not one frame of a clip decodes
+    "video_short": 2.0,  # under two frames at the rate at which they are taken
     "text_empty": 0.5,
     "text_template": 0.5,
     "text_malformed": 0.2,

@@ -41,13 +41,20 @@ class Said:
 
 
 def chat(
-    entries: Any, pictures: int, where: str, *, joins: bool = False, placeholders: bool = True
+    entries: Any,
+    pictures: int,
+    where: str,
+    *,
+    joins: bool = False,
+    placeholders: bool = True,
+    kind: Literal["image", "video"] = "image",
 ) -> tuple[list[Message], list[str]]:
     """A source's list of turns as messages that show `pictures` pictures in order, and what was repaired.
 
     entries: objects {"role", "content"} or {"from", "value"}.   where: file and row, for errors.
     joins: two equal roles in a row become one turn, with a blank line between their texts; else they are a fault.
     placeholders: whether `<image>` means a picture; in a set without pictures it is text.
+    kind: what it means; in a set of clips a "video".
     Repairs: placeholder_added, answer_empty (the pair was dropped), turns_joined.
     Raises: Unfit("row_malformed" | "turns_bad" | "text_empty" | "placeholder_mismatch" | "media_missing"),
     InputError for an unknown role.
@@ -59,7 +66,7 @@ def chat(
     repaired += dropped + _placed(turns, pictures)
     if any(turn.role == "user" and turn.blank for turn in turns):
         raise Unfit("text_empty", "a question has neither text nor picture")
-    return _messages(turns), repaired
+    return _messages(turns, kind), repaired
 
 
 def asked(text: str, pictures: int) -> tuple[Message, list[str]]:
@@ -174,12 +181,12 @@ def _placed(turns: Sequence[Said], pictures: int) -> list[str]:
     return ["placeholder_added"]
 
 
-def _messages(turns: Sequence[Said]) -> list[Message]:
+def _messages(turns: Sequence[Said], kind: Literal["image", "video"] = "image") -> list[Message]:
     numbers = iter(range(sum(turn.pictures for turn in turns)))
     return [
         Message(
             turn.role,
-            [MediumPart("image", next(numbers)) if part is None else TextPart("text", part) for part in turn.parts],
+            [MediumPart(kind, next(numbers)) if part is None else TextPart("text", part) for part in turn.parts],
         )
         for turn in turns
     ]

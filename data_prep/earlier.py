@@ -37,6 +37,8 @@ def identity_of(settings: PrepareSettings, overlap: list[dict[str, Any]], words:
         tokenizer = {"name": Path(settings.tokenizer).name, "sha256": engine.fingerprint}
     source = asdict(settings.source)
     del source["budget"], source["form"]  # neither changes a byte of what is written
+    if source["clips"] is None:  # a set without clips is the same as before there were any
+        del source["clips"]
     content = [CONVERTER_VERSION, source, settings.parts, settings.limit, settings.folder is None, tokenizer]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     what = [word for word in words if word.lstrip("+").split("=")[0].split(".")[0] not in PLACES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from PIL import Image
 
@@ -23,6 +23,14 @@ class Unread(Protocol):
         ...
 
 
+class Openable(Unread, Protocol):
+    """The file of a clip, which may be too large to be read at once."""
+
+    def open(self) -> BinaryIO:
+        """The same bytes as a stream that can be sought, however many they are. Raises: as `read`."""
+        ...
+
+
 @dataclass(frozen=True)
 class FileAt:
     """A file of its own."""
@@ -36,8 +44,17 @@ class FileAt:
                 raise Unfit("media_huge", f"{size:,} bytes; the limit is {LARGEST_FILE:,}")
             return self.path.read_bytes()
         except (OSError, ValueError) as error:  # a name that no file can have is an error of either kind
-            told = getattr(error, "strerror", None) or error
-            raise Unfit("media_missing", f"cannot be read: {told}") from error
+            raise _missing(error) from error
+
+    def open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except (OSError, ValueError) as error:
+            raise _missing(error) from error
+
+
+def _missing(error: Exception) -> Unfit:
+    return Unfit("media_missing", f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,26 @@ class Picture:
     """
 
     content: bytes | Unread | Image.Image
+    name: str
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A clip that the source holds as pictures. seconds: of each, rising.   fps: of the clip itself, None if unknown."""
+
+    frames: tuple[Picture, ...]
+    seconds: tuple[float, ...]
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as the source holds it: one medium.
+
+    content: the bytes of its file, where they lie, or its frames.   name: path in the source.
+    """
+
+    content: bytes | Openable | Frames
     name: str
 
 
@@ -64,16 +101,17 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A source row that should become a sample.
+    """A source row that should become a sample. pictures: its media in order, clips among them.
 
     split: None = decided by hashes of its pictures (`holdout` in the source's settings).
     Exactly the fields of one kind are set: caption; messages; or messages, chosen and rejected.
     merged: further source rows that this one took in.   repaired: names of what the converter mended.
+    is_piece: whether an earlier Row stands for the source row, which was cut because it is too long for one sample.
     """
 
     split: str | None
     origin: Origin
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture | Clip, ...]
     license: str
     caption: str | None = None
     messages: list[Message] | None = None
@@ -83,6 +121,7 @@ class Row:
     meta: dict[str, Any] | None = None
     merged: int = 0
     repaired: tuple[str, ...] = ()
+    is_piece: bool = False
 
     def texts(self) -> Iterator[str]:
         """All that is said in it."""
@@ -97,7 +136,7 @@ class Row:
 class Skip:
     """A source row that cannot become a sample.
 
-    reason: a name from `budget.PERCENT`.   rows: how many rows of the source it stands for.
+    reason: a name from `budget.PERCENT`.   rows: how many rows of the source it stands for.   is_piece: as in Row.
     by: of an evaluation overlap, which set's pictures and how it was found.
     """
 
@@ -107,6 +146,7 @@ class Skip:
     detail: str
     rows: int = 1
     by: str = ""
+    is_piece: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +223,15 @@ class Converter(Protocol):
 
 def question(text: str, pictures: int = 1) -> Message:
     """A user turn that shows the first `pictures` pictures, then asks; empty text adds no part."""
-    shown: list[TextPart | MediumPart] = [MediumPart("image", i) for i in range(pictures)]
+    return _question(text, [MediumPart("image", i) for i in range(pictures)])
+
+
+def question_of_clip(text: str, shown: bool = True) -> Message:
+    """The same about one clip. shown: False for a later question about it."""
+    return _question(text, [MediumPart("video", 0)] if shown else [])
+
+
+def _question(text: str, shown: list[TextPart | MediumPart]) -> Message:
     return Message("user", [*shown, TextPart("text", text)] if text else shown)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from data_prep.budget import PERCENT
 from data_prep.command import did_you_mean
+from data_prep.pictures.clips import ClipRules
 from data_prep.pictures.media import PictureRules
 from data_prep.rows import Converter
 from vlm.contracts.errors import ConfigError, Problem
@@ -75,6 +76,7 @@ class SourceSettings:
     duplicates: of pictures with the same pixels ("pictures") or rows with the same pictures and texts ("rows") the
     first stays; "keep" only counts them.   evaluation: splits that are for scoring alone.
     near: whether other sets may be compared with it by looks; drawings look alike without being copies.
+    clips: how clips are stored, None in a set that has none.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -95,6 +97,7 @@ class SourceSettings:
     max_words: PositiveInt
     budget: dict[str, Percent | None]
     shard_mb: PositiveInt
+    clips: ClipRules | None = None
 
 
 @dataclass(frozen=True)

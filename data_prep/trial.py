@@ -34,7 +34,7 @@ def trial(settings: PrepareSettings, converter: Converter, inputs: Inputs, work:
         log.info("row %-5d %s", number, _line(outcome))
     for _, outcome in (*first, *found):
         if isinstance(outcome, Skip):
-            tallies[outcome.split or work.first].skip(outcome.reason, outcome.rows)
+            tallies[outcome.split or work.first].skip(outcome.reason, outcome.rows, outcome.is_piece)
             budget.skip(
                 outcome.reason, f"{outcome.origin.file} row {outcome.origin.row}: {outcome.detail}", outcome.rows
             )

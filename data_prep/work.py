@@ -13,8 +13,9 @@ import xxhash
 from PIL import Image
 
 from data_prep.overlaps.overlap import Overlap
+from data_prep.pictures.clips import StoredClip, store_clip
 from data_prep.pictures.media import Stored, store
-from data_prep.rows import Picture, Row, Skip, Unfit
+from data_prep.rows import Clip, Picture, Row, Skip, Unfit
 from data_prep.settings import SourceSettings
 from vlm.contracts.errors import InputError
 from vlm.data.canonical import VERSION, MediumRecord, Message, Origin, Record, check
@@ -32,6 +33,7 @@ class Kept:
     record: all of it, its key still empty.   payloads: bytes of its media.   sources: their (colour mode, format)
     before.   merged: further source rows in it.   repaired: names of what was mended.
     tokens: of its questions, its answer, its rejected answer.   same: by what rows are found equal.
+    is_piece: as in Row.
     """
 
     record: Record
@@ -41,6 +43,7 @@ class Kept:
     repaired: tuple[str, ...]
     tokens: tuple[int, int, int]
     same: Same
+    is_piece: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,11 @@ class Work:
         try:
             row = _without_long_captions(row, self.source.max_words)
             _check_texts(row, self.source.max_words)
-            pictures = tuple(store(_content(picture), picture.name, self.source.pictures) for picture in row.pictures)
+            pictures = tuple(self._stored(picture) for picture in row.pictures)
         except (PictureError, Unfit) as fault:
-            return Skip(row.split or self.first, row.origin, fault.reason, _plain(fault.detail), rows=1 + row.merged)
+            told = _plain(fault.detail)
+            split, rows = row.split or self.first, 1 + row.merged
+            return Skip(split, row.origin, fault.reason, told, rows, is_piece=row.is_piece)
         split = row.split or self._split(row, pictures)
         record = self._record(row, split, pictures)
         overlap = self._overlap(row, record, pictures)
@@ -100,15 +105,26 @@ class Work:
         repaired = (*row.repaired, *(name for picture in pictures for name in picture.repaired))
         return Kept(
             record,
-            tuple(stored.data for stored in pictures),
+            tuple(data for stored in pictures for data in stored.files),
             tuple((stored.source_mode, stored.source_format) for stored in pictures),
             row.merged,
             repaired,
             self._tokens(row),
             _same(record, [_identity(stored) for stored in pictures]),
+            row.is_piece,
         )
 
-    def _split(self, row: Row, pictures: Sequence[Stored]) -> str:
+    def _stored(self, picture: Picture | Clip) -> Stored | StoredClip:
+        if isinstance(picture, Picture):
+            return store(_content(picture), picture.name, self.source.pictures)
+        if self.source.clips is None:
+            raise InputError(
+                f"{self.source.name} has clips, and its file in conf/source does not say how they are stored: "
+                "take the defaults of base/clips"
+            )
+        return store_clip(picture, self.source.clips, self.source.pictures)
+
+    def _split(self, row: Row, pictures: Sequence[Stored | StoredClip]) -> str:
         """Held out if any of its pictures is, so that none of them is trained on; of a row without one by its text."""
         holdout = self.source.holdout
         if holdout is None:
@@ -120,16 +136,20 @@ class Work:
         digests = digests or [_sha256(repr(row.messages))]
         return holdout.split if any(int(digest[:8], 16) % holdout.every == 0 for digest in digests) else self.first
 
-    def _overlap(self, row: Row, record: Record, pictures: Sequence[Stored]) -> Skip | None:
+    def _overlap(self, row: Row, record: Record, pictures: Sequence[Stored | StoredClip]) -> Skip | None:
         if record.split in self.source.evaluation:
             return None
-        hits = [self.overlap.find(picture.name, stored) for picture, stored in zip(row.pictures, pictures, strict=True)]
+        hits = [
+            self.overlap.find(picture.name, stored.looks)
+            for picture, stored in zip(row.pictures, pictures, strict=True)
+        ]
         hits.append(next(self.overlap.same_choices(record), None))
         hit = next((hit for hit in hits if hit is not None), None)
         if hit is None:
             return None
         by = f"{hit.table} by {hit.by}"
-        return Skip(record.split, row.origin, "eval_overlap", f"{by}: {hit.detail}", 1 + row.merged, by)
+        told = f"{by}: {hit.detail}"
+        return Skip(record.split, row.origin, "eval_overlap", told, 1 + row.merged, by, row.is_piece)
 
     @cached_property
     def _engine(self) -> FolderTokenizer:
@@ -147,19 +167,10 @@ class Work:
         answered = sum(self._length(turn.text) for turn in turns if turn.role == "assistant")
         return asked, answered, sum(self._length(turn.text) for turn in row.rejected or ())
 
-    def _record(self, row: Row, split: str, pictures: Sequence[Stored]) -> Record:
+    def _record(self, row: Row, split: str, pictures: Sequence[Stored | StoredClip]) -> Record:
         several = len(pictures) > 1
         media = [
-            MediumRecord(
-                type="image",
-                member=f"{i:02d}.{stored.member}" if several else stored.member,
-                w=stored.width,
-                h=stored.height,
-                bytes=len(stored.data),
-                sha256=stored.sha256,
-                phash=stored.phash,
-                orig=_plain(picture.name),
-            )
+            _medium(stored, f"{i:02d}.{stored.member}" if several else stored.member, picture.name)
             for i, (picture, stored) in enumerate(zip(row.pictures, pictures, strict=True))
         ]
         record = Record(
@@ -183,6 +194,22 @@ class Work:
         except ValueError as error:
             raise InputError(f"{row.origin.file} row {row.origin.row}: no sample can be made of it: {error}") from error
         return record
+
+
+def _medium(stored: Stored | StoredClip, member: str, name: str) -> MediumRecord:
+    told: dict[str, Any] = {"type": "image"}
+    if isinstance(stored, StoredClip):
+        told = {"type": stored.type, "fps": stored.fps, "n": stored.count, "t": list(stored.seconds)}
+    return MediumRecord(
+        member=member,
+        w=stored.width,
+        h=stored.height,
+        bytes=sum(map(len, stored.files)),
+        sha256=stored.sha256,
+        phash=stored.phash,
+        orig=_plain(name),
+        **told,
+    )
 
 
 def _content(picture: Picture) -> bytes | Image.Image:
@@ -259,8 +286,10 @@ def _same(record: Record, pixels: Sequence[str]) -> Same:
     return Same(pixels[0] if pixels else None, _digest(*texts), row, turned, answers)
 
 
-def _identity(stored: Stored) -> str:
+def _identity(stored: Stored | StoredClip) -> str:
     """128 bits in hexadecimal, equal for equal upright pixels; a fiftieth of what a cryptographic hash would cost."""
+    if isinstance(stored, StoredClip):
+        return stored.sha256[:32]
     pixels = stored.upright
     assert pixels is not None
     if pixels.ndim == 2:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from data_prep.rows import Row
+from data_prep.rows import Clip, Frames, Picture, Row
 from vlm.contracts.errors import RunError
 
 ROWS, BYTES = 256, 4_000_000  # of one package to a worker, whichever comes first
@@ -92,9 +92,14 @@ def _size(row: Any) -> int:
     """Bytes that travel with a source row; other work is small."""
     if not isinstance(row, Row):
         return 0
-    contents = [picture.content for picture in row.pictures]
-    pictures = sum(len(content) if isinstance(content, bytes) else UNREAD for content in contents)
-    return pictures + sum(map(len, row.texts()))
+    return sum(map(_weight, row.pictures)) + sum(map(len, row.texts()))
+
+
+def _weight(picture: Picture | Clip) -> int:
+    content = picture.content
+    if isinstance(content, Frames):
+        return sum(map(_weight, content.frames))
+    return len(content) if isinstance(content, bytes) else UNREAD
 
 
 _work: Callable[[Any], Any] | None = None  # of a worker process, set when it starts

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlm.contracts.errors import InputError
 from vlm.contracts.settings import SetUse
+from vlm.data.clips import still
 from vlm.data.sources import Slice, open_slices
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
@@ -99,7 +100,7 @@ def _rows(part: Slice, most: int) -> Iterator[tuple[str, str, bytes]]:
     for row in dict.fromkeys([*_spread(range(len(part)), most), *_spread(range(len(part)), 16 * most)]):
         sample = part[row]
         for medium in sample.media[:1]:
-            yield medium.sha256, sample.key, medium.data
+            yield medium.sha256, sample.key, still(medium, sample.key)
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -33,7 +33,8 @@ def first_rows(rows: Rows) -> list[tuple[Example, int]]:
         except InputError as error:
             faults.append(f"  {part.name} row {place.row}: {error}")
             continue
-        tried.append((example, (part.costs(place.row) or (0,))[0]))
+        stored = part.costs(place.row)
+        tried.append((example, stored.text_bytes if stored else 0))
     if not tried:
         listing = "\n".join(faults[:3])
         raise InputError(f"none of the first {len(faults)} training rows can be used by this model:\n{listing}")

@@ -139,7 +139,7 @@ def _budget(plan: Plan, token_budget: int | None) -> Iterator[Problem]:
             continue
         if found.fusion is None:
             continue
-        visual = found.views.max_views * found.fusion.count(found.views.height, found.views.width, token_budget)
+        visual = found.views.slots * found.fusion.count(found.views.height, found.views.width, token_budget)
         if visual + 2 > found.reader.positions:  # as much text as any question asks for
             message = (
                 f"{token_budget} makes {visual} visual tokens, which leave no room for text in the {found.reader.positions} "

@@ -86,7 +86,7 @@ def chain(config: Mapping[str, Any], unsound: Collection[str] = ()) -> tuple[Sha
     visual = 0
     try:
         budget = config["encoder"].get("token_budget")
-        visual = views.max_views * fusion.count(views.height, views.width, budget) if fusion is not None else 0
+        visual = views.slots * fusion.count(views.height, views.width, budget) if fusion is not None else 0
         problems += _room(config, name, reader, visual, views, encoder)
     except Mismatch as error:
         problems.append(Problem(f"encoder.{error.argument}", str(error)))
@@ -119,7 +119,7 @@ def _fewer(config: Mapping[str, Any], visual: int, room: int, views: ViewSpec, e
     each = visual // repeat  # tokens before the connector repeats them
     if "repeat" in config["connector"] and each <= room:
         yield f"connector.repeat <= {room // each}"
-    most = room // (repeat * views.max_views)  # tokens of a view
+    most = room // (repeat * views.slots)  # tokens of a view
     if "token_budget" in config["encoder"]:
         fitting = (budget for budget in range(most, 0, -1) if _is_legal(encoder, views, budget))
         yield from (f"encoder.token_budget={budget}" for budget in islice(fitting, 1))

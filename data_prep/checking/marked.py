@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 
+from PIL import Image
+
 from vlm.contracts.batch import IGNORE, VISUAL
 from vlm.contracts.errors import InputError, Mismatch
-from vlm.contracts.sample import Sample
+from vlm.contracts.sample import Medium, Sample
 from vlm.contracts.vision import FixedCount, VisionSpec
 from vlm.data.chat_jinja import read_template
 from vlm.data.chat_template import ChatTemplate
@@ -64,7 +67,7 @@ class Reader:
 
     def read(self, sample: Sample) -> Reading:
         """The row of a sample as training lays it out, both answers of a pair included."""
-        conversation = as_conversation(sample, [""], 0)
+        conversation = as_conversation(_still(sample), [""], 0)
         try:
             example = self.processor.example(conversation, pair=sample.rejected is not None)
         except InputError as error:
@@ -88,6 +91,17 @@ class Reader:
             return Stretch(kind, "", len(ids))
         assert self.tokenizer.engine is not None
         return Stretch(kind, self.tokenizer.engine.decode(ids, skip_special_tokens=False), len(ids))
+
+
+def _still(sample: Sample) -> Sample:
+    """With a plain picture for each clip: how many places its frames take, the model decides."""
+    if all(medium.type == "image" for medium in sample.media):
+        return sample
+    stream = BytesIO()
+    Image.new("L", (SIDE, SIDE)).save(stream, "PNG")
+    plain = stream.getvalue()
+    media = (m if m.type == "image" else Medium("image", plain, m.sha256) for m in sample.media)
+    return replace(sample, media=tuple(media))
 
 
 def _names(parent: tuple[int, ...], is_pair: bool) -> list[str]:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from data_prep.checking.marked import Reader, Reading, Stretch
 from vlm.contracts.errors import InputError
-from vlm.data.canonical import MediumPart, MediumRecord, Message, Record, to_sample
+from vlm.data.canonical import MediumPart, MediumRecord, Message, Record, grouped, to_sample
+from vlm.data.clips import choose, decode_clip
 from vlm.data.pairs import Span, changed_words
 from vlm.data.pictures import PictureError, open_picture
 from vlm.data.shards import ShardSet, key_of
@@ -21,6 +22,9 @@ from vlm.data.shards import ShardSet, key_of
 SIDE = 320  # pixels of the longer side on the page
 SHARP_BELOW = 96  # smaller pictures are enlarged in blocks, so that their pixels can be seen
 PICTURES = 8  # of one sample
+STRIP = 16  # frames of a clip that are shown side by side
+STRIP_SIDE = 128  # pixels of the longer side of each of them
+GAP = 4  # pixels between them
 CHARACTERS = 4000  # of one text; the page says how many more there are
 COMPARED = 2 * CHARACTERS  # of an answer with the other's: what is shown has its counterpart a little further on there
 Part = tuple[str, bool]  # of an answer, and whether the other one differs
@@ -36,12 +40,16 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture. source: data URI, None if it cannot be decoded or is no picture.   note: what it is, or the fault."""
+    """A picture, or the frames of a clip side by side.
+
+    source: data URI, None if it cannot be decoded.   note: what it is, or the fault.
+    """
 
     source: str | None
     note: str
     origin: str
     is_tiny: bool = False
+    is_clip: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def show(drawn: Drawn, reader: Reader) -> SampleView:
     is_independent = bool(meta.pop("independent", False))
     chosen, rejected = _differences(_text(record.chosen), _text(record.rejected))
     answer = {} if record.answer is None else {k: v for k, v in vars(record.answer).items() if v is not None}
-    pictures = list(zip(record.media, payloads, strict=True))
+    pictures = grouped(record, payloads)
     return SampleView(
         record.key,
         record=record,
@@ -98,20 +106,45 @@ def show(drawn: Drawn, reader: Reader) -> SampleView:
     )
 
 
-def _picture(medium: MediumRecord, data: bytes) -> Shown:
-    note = f"{medium.member}, {medium.w}x{medium.h}, {len(data):,} bytes"
-    if medium.type != "image":
-        return Shown(None, f"{medium.type}: {note}", medium.orig)
+def _picture(medium: MediumRecord, files: tuple[bytes, ...]) -> Shown:
+    note = f"{medium.member}, {medium.w}x{medium.h}, {sum(map(len, files)):,} bytes"
     try:
-        picture = open_picture(data, medium.member, min_side=1)
+        if medium.type != "image":
+            return _strip(medium, files, note)
+        picture = open_picture(files[0], medium.member, min_side=1)
     except PictureError as error:
         return Shown(None, str(error), medium.orig)
     is_tiny = max(picture.size) < SHARP_BELOW
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    stream, form = BytesIO(), "png" if is_tiny or medium.member.endswith("png") else "jpeg"
+    form = "png" if is_tiny or medium.member.endswith("png") else "jpeg"
+    return Shown(_source(picture, form), note, medium.orig, is_tiny)
+
+
+def _strip(medium: MediumRecord, files: tuple[bytes, ...], note: str) -> Shown:
+    """At most 16 frames, evenly spread, in order. Raises: PictureError."""
+    if medium.type == "video":
+        found = decode_clip(files[0], medium.member, STRIP, longest=STRIP_SIDE)
+        frames, seconds = [Image.fromarray(pixels) for pixels in found.frames], found.seconds
+    else:
+        places = choose(len(files), STRIP)
+        frames = [open_picture(files[place], medium.member, min_side=1).convert("RGB") for place in places]
+        seconds = [(medium.t or [])[place] for place in places]
+    for frame in frames:
+        frame.thumbnail((STRIP_SIDE, STRIP_SIDE), Image.Resampling.LANCZOS)
+    width, height = frames[0].size
+    strip = Image.new("RGB", ((width + GAP) * len(frames) - GAP, height), "white")
+    for number, frame in enumerate(frames):
+        strip.paste(frame, (number * (width + GAP), 0))
+    rate = "" if medium.fps is None else f" at {medium.fps:g} a second"
+    shown = ", ".join(f"{second:g}" for second in seconds)
+    told = f"{note}; {medium.n} frames, the source{rate or ' tells no rate'}; seconds shown: {shown}"
+    return Shown(_source(strip, "png" if medium.member.endswith("png") else "jpeg"), told, medium.orig, is_clip=True)
+
+
+def _source(picture: Image.Image, form: str) -> str:
+    stream = BytesIO()
     picture.save(stream, form, quality=85, optimize=True)
-    source = f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return Shown(source, note, medium.orig, is_tiny)
+    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _turns(messages: Sequence[Message], is_independent: bool) -> list[TurnView]:

@@ -18,8 +18,9 @@ import numpy as np
 from data_prep.overlaps.questions import choices_digest
 from data_prep.overlaps.source_ids import listed_numbers
 from data_prep.overlaps.sweep import sweep
+from data_prep.pictures.clips import middle_of
 from data_prep.pictures.media import reread
-from vlm.data.canonical import Record
+from vlm.data.canonical import Record, grouped
 from vlm.data.coco import coco_number
 from vlm.data.looks import SIDE, mirrored, perceptual_hash
 from vlm.data.near_hashes import BANDS, banded
@@ -88,15 +89,15 @@ class Seen:
 
 
 def _look(row: int, record: Record, payloads: list[bytes]) -> tuple[bytes | None, list[Seen]]:
-    """Question and choices of a sample, and its still pictures."""
+    """Question and choices of a sample, and its pictures; a clip is known by its middle frame."""
     found = []
-    for medium, data in zip(record.media, payloads, strict=True):
-        if medium.type == "image":
-            stored = reread(data, f"{record.key}.{medium.member}")
-            mirror = perceptual_hash(mirrored(np.frombuffer(stored.thumb, np.uint8).reshape(SIDE, SIDE)))
-            digests = bytes.fromhex(stored.sha256 + stored.pixels)
-            hashes = int(stored.phash, 16), int(mirror, 16)
-            found.append(Seen(coco_number(medium.orig), digests, hashes, stored.thumb))
+    for medium, files in grouped(record, payloads):
+        name = f"{record.key}.{medium.member}"
+        stored = reread(files[0], name) if medium.type == "image" else middle_of(medium, files, name)
+        mirror = perceptual_hash(mirrored(np.frombuffer(stored.thumb, np.uint8).reshape(SIDE, SIDE)))
+        digests = bytes.fromhex(stored.sha256 + stored.pixels)
+        hashes = int(stored.phash, 16), int(mirror, 16)
+        found.append(Seen(coco_number(medium.orig), digests, hashes, stored.thumb))
     return choices_digest(record), found
 
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from data_prep.overlaps.overlap import Hit, Overlap
 from data_prep.overlaps.questions import questions
+from data_prep.pictures.clips import middle_of
 from data_prep.pictures.media import Stored, reread
-from vlm.data.canonical import Record
+from vlm.data.canonical import Record, grouped
 from vlm.data.shards import ShardSet
 
 SCHEMA = """
@@ -49,13 +50,14 @@ class Look:
         return {**vars(self), "_splits": {}}
 
     def __call__(self, row: int, record: Record, payloads: list[bytes]) -> Looked:
-        pictures = [
-            (medium.orig, reread(data, f"{record.key}.{medium.member}"))
-            for medium, data in zip(record.media, payloads, strict=True)
-            if medium.type == "image"
-        ]
+        pictures: list[tuple[str, Stored]] = []
+        shown: list[str] = []  # what makes two media one
+        for medium, files in grouped(record, payloads):
+            name, is_still = f"{record.key}.{medium.member}", medium.type == "image"
+            pictures.append((medium.orig, reread(files[0], name) if is_still else middle_of(medium, files, name)))
+            shown.append(pictures[-1][1].pixels if is_still and self.inside else medium.sha256)
         hit = self._hit(record, pictures)
-        same = self._same(record, payloads, pictures) if self.inside and hit is None else None
+        same = self._same(record, shown) if self.inside and hit is None else None
         captions = (record.meta or {}).get("captions") or [record.caption] if record.caption is not None else []
         return Looked(row, hit, same, captions)
 
@@ -76,10 +78,8 @@ class Look:
             self._splits[hit.table] = ShardSet(origin)
         return questions(self._splits[hit.table].read(hit.row)[0])
 
-    def _same(self, record: Record, payloads: list[bytes], pictures: list[tuple[str, Stored]]) -> bytes | None:
+    def _same(self, record: Record, shown: list[str]) -> bytes | None:
         """Of the pictures of a caption; of pictures and texts of all else."""
-        shown = [stored.pixels for _, stored in pictures]
-        shown += [hashlib.sha256(data).hexdigest() for data in payloads[len(pictures) :]]
         if record.caption is not None:
             return _digest(shown) if shown else None
         return _digest([shown, record.messages, record.chosen, record.rejected, record.answer])

@@ -72,6 +72,16 @@ class Stored:
     upright: np.ndarray = field(repr=False, compare=False)
     repaired: tuple[str, ...] = ()
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """All that is stored of it."""
+        return (self.data,)
+
+    @property
+    def looks(self) -> Stored:
+        """What stands for it where pictures are compared."""
+        return self
+
     @cached_property
     def pixels(self) -> str:
         """sha256 of size and upright opaque RGB pixels, for large pictures a fifth of what decoding costs."""
@@ -88,11 +98,11 @@ def store(content: bytes | Image.Image, name: str, rules: PictureRules) -> Store
     with named_faults(name):
         if isinstance(content, bytes):
             header = read_header(content, name, max_pixels=rules.max_pixels)
-            _check_shape(header.size, name, rules)
+            check_shape(header.size, name, rules)
             upright, repaired = _decoded(content, header, name, rules)
             mode, form, as_is = header.mode, header.format or "unknown", _storable(content, header, repaired, rules)
         else:
-            _check_shape(content.size, name, rules)
+            check_shape(content.size, name, rules)
             upright, repaired = to_array(content, name), []
             mode, form, as_is = content.mode, "array", False
         thumb = thumbnail(upright)
@@ -102,7 +112,7 @@ def store(content: bytes | Image.Image, name: str, rules: PictureRules) -> Store
         if max(upright.shape[:2]) > rules.max_side:
             final = _shrunk(upright, rules.max_side)
             repaired.append("shrunk")
-        data = content if as_is and isinstance(content, bytes) else _encode(final, rules)
+        data = content if as_is and isinstance(content, bytes) else encode(final, rules)
         if isinstance(content, bytes) and not as_is and form.lower() != rules.format:
             repaired.append("format_changed")
     height, width = final.shape[:2]
@@ -124,7 +134,8 @@ def reread(data: bytes, name: str) -> Stored:
     return Stored(data, member, width, height, phash, thumb.tobytes(), mode, form, upright)
 
 
-def _check_shape(size: tuple[int, int], name: str, rules: PictureRules) -> None:
+def check_shape(size: tuple[int, int], name: str, rules: PictureRules) -> None:
+    """size: width, height. Raises: PictureError with reason media_tiny or media_aspect."""
     short, long = sorted(size)
     if short < rules.min_side:
         raise PictureError("media_tiny", f"{name} is {size[0]}x{size[1]}; the shorter side must reach {rules.min_side}")
@@ -186,7 +197,8 @@ def _shrunk(pixels: np.ndarray, max_side: int) -> np.ndarray:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def _encode(pixels: np.ndarray, rules: PictureRules) -> bytes:
+def encode(pixels: np.ndarray, rules: PictureRules) -> bytes:
+    """Pixels [H, W] or [H, W, 3] in the format of the rules."""
     if rules.format == "png":
         target = BytesIO()
         Image.fromarray(pixels).save(target, "PNG", compress_level=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from data_prep.reading.places import Member
+from data_prep.reading.members import Member
 from data_prep.reading.tables import column_names, parquet_rows
 from data_prep.rows import FileAt, Unread
 from vlm.contracts.errors import InputError

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
@@ -132,6 +132,22 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str] | Unfit]]:
                 text = _text("".join(fields).encode("utf-8", "surrogateescape"))
                 yield number, text if isinstance(text, Unfit) else fields
             number = reader.line_num
+
+
+def headed_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str] | Unfit]]:
+    """(number from 0 behind the header, column -> field) of each row of a .csv whose header is exactly this.
+
+    Raises: InputError for another header, and as csv_rows does.
+    """
+    rows = csv_rows(path)
+    _, header = next(rows, (0, []))
+    if header != list(columns):
+        found = header.detail if isinstance(header, Unfit) else ", ".join(header) or "nothing"
+        raise InputError(f"{path} begins with: {found[:300]}. Expected the header: {', '.join(columns)}")
+    for number, (_, fields) in enumerate(rows):
+        if not isinstance(fields, Unfit) and len(fields) != len(columns):
+            fields = Unfit("row_malformed", f"{len(fields)} fields in place of {len(columns)}")
+        yield number, fields if isinstance(fields, Unfit) else dict(zip(columns, fields, strict=True))
 
 
 def count_lines(path: Path) -> int:

@@ -94,7 +94,7 @@ class Assembly:
         origin = f"{record.src.file} row {record.src.row} ({record.src.id})"
 
         def skip(reason: str, detail: str) -> Skip:
-            return Skip(record.split, record.src, reason, detail, rows=1 + kept.merged)
+            return Skip(record.split, record.src, reason, detail, rows=1 + kept.merged, is_piece=kept.is_piece)
 
         first_row = self.journal.had(same.row)
         tally.both_twins += first_row is not None
@@ -125,7 +125,7 @@ class Assembly:
 
     def _skip(self, skip: Skip) -> None:
         split = skip.split or next(iter(self.tallies))
-        self.tallies[split].skip(skip.reason, skip.rows)
+        self.tallies[split].skip(skip.reason, skip.rows, skip.is_piece)
         if skip.by:
             self.tallies[split].of["overlap"][skip.by] += skip.rows
         self.writers[split].skip(skip)

@@ -17,7 +17,7 @@ from data_prep.writing.card import card
 from data_prep.writing.shard import ShardWriter, write_sealed
 from data_prep.writing.tally import Tally
 from vlm.contracts.errors import RunError
-from vlm.data.canonical import FORMAT, to_json
+from vlm.data.canonical import FORMAT, grouped, to_json
 from vlm.data.pictures import open_picture
 from vlm.data.shards import ShardSet, manifest_sha256
 
@@ -78,7 +78,7 @@ def write_manifest(
         },
         "counts": {
             "rows_in": tally.rows_in,
-            "rows_split": 0,
+            "rows_split": tally.cut,
             "rows_merged": tally.merged,
             "samples_out": writer.samples,
             "media_out": tally.media,
@@ -107,6 +107,7 @@ def write_manifest(
 
 def content(writer: ShardWriter, tally: Tally, tokenizer: dict[str, str]) -> dict[str, Any]:
     """What was written, completes the index. tokenizer: {name, sha256} of what counted the lengths, or {}."""
+    clips = {name: tally.sorted(f"clip_{name}") for name in ("seconds", "frames", "rate")}
     return {
         "kind": tally.sorted("kinds"),
         "index": writer.finish(),
@@ -120,6 +121,7 @@ def content(writer: ShardWriter, tally: Tally, tokenizer: dict[str, str]) -> dic
         "several_captions": tally.several_captions,
         "declared_faults": tally.sorted("declared_faults"),
         "image_hist": {name: tally.sorted(name) for name in ("longer_side", "aspect", "mode", "format")},
+        **({"clip_hist": clips} if any(clips.values()) else {}),
         "token_hist": {
             "unit": "tokens" if tokenizer else "bytes of UTF-8",
             "tokenizer": tokenizer or None,
@@ -158,8 +160,9 @@ def sample_check(directory: Path, manifest: dict[str, Any]) -> dict[str, dict[st
     for row in rows:
         record, payloads = shards.read(row)
         pixels = hashlib.sha256()
-        for medium, data in zip(record.media, payloads, strict=True):
-            pixels.update(open_picture(data, medium.orig, min_side=1).tobytes())
+        for medium, files in grouped(record, payloads):
+            for data in files if medium.type != "video" else ():  # decoders of other versions may give other pixels
+                pixels.update(open_picture(data, medium.orig, min_side=1).tobytes())
         checks[record.key] = {"pixels": pixels.hexdigest(), "json": hashlib.sha256(to_json(record)).hexdigest()}
     shards.close()
     return checks

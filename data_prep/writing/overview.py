@@ -23,6 +23,7 @@ HISTOGRAMS = (
     (("media_hist",), "Pictures of a sample"),
     (("clip_hist", "seconds"), "Seconds of clips"),
     (("clip_hist", "frames"), "Frames of clips"),
+    (("clip_hist", "rate"), "Frames a second at the source"),
 )
 
 

@@ -188,7 +188,7 @@ def _of_archive(archive: tarfile.TarFile) -> Iterator[Outcome]:
         told = json.loads(content(info))
         number = int(info.name.split(".")[0])
         pictures = []
-        for _ in told.get("sources", ()):
+        for _ in range(told.get("members", len(told.get("sources", ())))):
             following = archive.next()
             assert following is not None, f"a picture of row {number} is missing"
             pictures.append(content(following))
@@ -202,10 +202,12 @@ def _to_json(outcome: Kept | Skip) -> bytes:
     content = {
         "record": to_json(outcome.record).decode(),
         "sources": outcome.sources,
+        "members": len(outcome.payloads),
         "merged": outcome.merged,
         "repaired": outcome.repaired,
         "tokens": outcome.tokens,
         "same": vars(outcome.same),
+        "is_piece": outcome.is_piece,
     }
     return json.dumps(content).encode()
 
@@ -216,7 +218,7 @@ def _from_json(told: dict[str, Any], pictures: list[bytes]) -> Kept | Skip:
     sources = tuple((mode, form) for mode, form in told["sources"])
     return Kept(
         from_json(told["record"].encode()), tuple(pictures), sources, told["merged"], tuple(told["repaired"]),
-        tuple(told["tokens"]), _same(told["same"]),
+        tuple(told["tokens"]), _same(told["same"]), told.get("is_piece", False),
     )  # fmt: skip
 
 

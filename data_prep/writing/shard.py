@@ -23,6 +23,7 @@ from vlm.data.canonical import BLOCK, INDEX_DTYPE, Record, to_json
 ROW = Struct("<IQIIIIHHI")  # INDEX_DTYPE, packed
 END = b"\0" * (2 * BLOCK)
 assert INDEX_DTYPE.itemsize == ROW.size
+MOST_FRAMES = 2**16 - 1  # that the index can tell
 PART = ".part"  # behind the name of a file that is not complete
 LEFTOVERS = ("manifest.json*", "card.md*", "shard-*.tar*", "index.npy*", "skipped.jsonl*")
 
@@ -105,13 +106,14 @@ class ShardWriter:
                 path.unlink()
 
     def add(self, record: Record, payloads: Sequence[bytes], tokens: int = 0) -> bool:
-        """Appends one sample: its record, then its media in order. tokens: of its text, 0 = not counted.
+        """Appends one sample: its record, then the members of its media in order. tokens: of its text, 0 = not counted.
 
         Returns: whether a shard was completed before it.
         """
         text = to_json(record)
         members = [member(f"{record.key}.json", text)]
-        members += [member(f"{record.key}.{m.member}", data) for m, data in zip(record.media, payloads, strict=True)]
+        names = [name for medium in record.media for name in medium.members]
+        members += [member(f"{record.key}.{name}", data) for name, data in zip(names, payloads, strict=True)]
         block = b"".join(members)
         completed = self._shard is not None and self._shard.bytes + len(block) + len(END) > self.shard_bytes
         if completed:
@@ -119,8 +121,9 @@ class ShardWriter:
         if self._shard is None:
             self._shard, self._in_shard = Growing(self.directory / self._name), 0
         pixels = sum(medium.w * medium.h for medium in record.media)
-        shard, offset, count = len(self.shards), self._shard.bytes, len(record.media)
-        self._index.write(ROW.pack(shard, offset, len(block), BLOCK, len(text), tokens, count, count, pixels))
+        frames = min(sum(medium.frames for medium in record.media), MOST_FRAMES)
+        place = (len(self.shards), self._shard.bytes, len(block), BLOCK, len(text))
+        self._index.write(ROW.pack(*place, tokens, frames, len(record.media), pixels))
         self._shard.write(block)
         self._in_shard += 1
         self.samples += 1

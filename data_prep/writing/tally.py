@@ -11,14 +11,19 @@ from data_prep.work import Kept
 
 SIDES = (64, 128, 224, 336, 448, 672, 1024, 1536)  # longer side, pixels, upper edges
 ASPECTS = (1.1, 1.5, 2.0, 3.0, 5.0, 10.0)  # longer over shorter side, upper edges
+SECONDS = (2, 5, 10, 30, 60, 180, 600, 3600)  # of a clip, upper edges
+FRAMES = (2, 4, 8, 16, 32, 64)  # that are stored of it, upper edges
+RATES = (10, 15, 24, 25, 30, 60)  # frames a second of its source, upper edges
 COUNTERS = (
     "skipped", "repaired", "licenses", "kinds", "turns", "media_of_sample", "longer_side", "aspect", "mode", "format",
-    "asked", "answered", "difference", "overlap", "declared_faults",
+    "asked", "answered", "difference", "overlap", "declared_faults", "clip_seconds", "clip_frames", "clip_rate",
 )  # fmt: skip
 
 
 class Tally:
-    """rows_in: of the source.   merged: rows that joined another's sample.   media: stored.
+    """rows_in: of the source.   merged: rows that joined another's sample.   cut: samples gained by cutting rows.
+
+    media: stored.
 
     Everything is a sum, so its size does not grow with the rows. `state` is plain JSON for a journal.
     """
@@ -27,6 +32,7 @@ class Tally:
         state = state or {}
         self.rows_in: int = state.get("rows_in", 0)
         self.merged: int = state.get("merged", 0)
+        self.cut: int = state.get("cut", 0)
         self.media: int = state.get("media", 0)
         self.image_twins: int = state.get("image_twins", 0)
         self.text_twins: int = state.get("text_twins", 0)
@@ -49,7 +55,8 @@ class Tally:
     def keep(self, kept: Kept) -> None:
         """A row that became a sample."""
         record, of = kept.record, self.of
-        self.rows_in += 1 + kept.merged
+        self.rows_in += kept.merged + (not kept.is_piece)
+        self.cut += kept.is_piece
         self.merged += kept.merged
         self.media += len(record.media)
         of["repaired"].update(kept.repaired)
@@ -72,14 +79,19 @@ class Tally:
             of["aspect"][_bin(long / short, ASPECTS)] += 1
             of["mode"][mode] += 1
             of["format"][form] += 1
+            if medium.t is not None:
+                of["clip_seconds"][_bin(medium.t[-1], SECONDS)] += 1
+                of["clip_frames"][_bin(medium.frames, FRAMES)] += 1
+                of["clip_rate"]["unknown" if medium.fps is None else _bin(medium.fps, RATES)] += 1
 
     def _compare(self, changed: Sequence[Sequence[int]] | None, chosen: str) -> None:
         if changed is not None:
             self.changed += sum(end - begin for begin, end in changed)
             self.compared += len(chosen)
 
-    def skip(self, reason: str, rows: int) -> None:
-        self.rows_in += rows
+    def skip(self, reason: str, rows: int, is_piece: bool = False) -> None:
+        self.rows_in += rows - is_piece
+        self.cut += is_piece
         self.of["skipped"][reason] += rows
 
     def sorted(self, name: str) -> dict[str, int]:

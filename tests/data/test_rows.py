@@ -119,7 +119,7 @@ def test_any_picture_becomes_a_view_of_the_right_shape(mode):
 class Listed:
     """A set in memory; None stands for a damaged row."""
 
-    name = "listed"
+    name, start = "listed", 0
 
     def __init__(self, samples: list[Sample | None], augment: bool = True) -> None:
         self.samples, self.augment = samples, augment

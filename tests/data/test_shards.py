@@ -316,8 +316,8 @@ def test_the_index_tells_what_a_row_costs_without_reading_it(directory: Path) ->
     record, _ = shards.read(1)
     for path in directory.glob("*.tar"):
         path.unlink()
-    assert shards.costs(1) == (len(to_json(record)), 2, 12)
-    assert shards.costs(3)[1:] == (0, 0)
+    assert shards.costs(1) == (len(to_json(record)), 2, 2, 12)
+    assert shards.costs(3)[1:] == (0, 0, 0)
     with pytest.raises(IndexError, match="there is no row 4"):
         shards.costs(4)
 

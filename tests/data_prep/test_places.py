@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.reading.places import FIRST, Member, Pictures
+from data_prep.reading.members import Member
+from data_prep.reading.places import FIRST, Pictures
 from data_prep.rows import Inputs, Unfit
 from vlm.contracts.errors import InputError
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or clip. data: the encoded file.   sha256: of `data`; it identifies the picture."""
+    """One picture or clip; a clip is one medium, however many frames it has.
 
-    type: str
+    type: "image", "video" = the file of a clip, "frames" = a clip as pictures of some of its moments.
+    data: the encoded file; of "frames" it is empty.   sha256: of the stored bytes; it identifies the medium.
+    frames, seconds: of "frames" alone: the encoded pictures in order, at least two, and the moment of each.
+    """
+
+    type: Literal["image", "video", "frames"]
     data: bytes
     sha256: str
+    frames: tuple[bytes, ...] = ()
+    seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """What a view maker hands to an encoder: [channels, height, width], and how many views a picture becomes."""
+    """What a view maker hands to an encoder: [channels, height, width], and how many views a medium becomes.
+
+    max_views: of a picture, each another one.   still: how often a picture's views stand in the text.
+    frames: most frames that are taken of a clip, each a view; 0 for models that take no clips.
+    """
 
     channels: int
     height: int
     width: int
     max_views: int = 1
+    still: int = 1
+    frames: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Most places that one medium takes in the text, in views."""
+        return max(self.max_views * self.still, self.frames)
 
 
 class TokenCount(Protocol):

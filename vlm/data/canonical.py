@@ -5,8 +5,10 @@ Writer and reader share this file, so a key that one of them does not know is an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,9 +21,11 @@ from vlm.contracts.settings import STRICT
 VERSION = 1  # of the record below
 FORMAT = "vlm-shards/1"  # of the directory, first field of its manifest
 BLOCK = 512  # a tar header, and the unit to which members are padded
+LEAST_FRAMES = 2  # of a clip; one moment is a picture
 
 # offset: first header of the sample in its shard; span: all its members with headers and padding, so one read gets it.
-# json_off counts from offset. tokens is 0 where no tokenizer was named. 36 bytes a row.
+# json_off counts from offset. tokens is 0 where no tokenizer was named. frames: a picture is one, a clip all its own,
+# up to what the field holds. pixels: of one frame of each medium. 36 bytes a row.
 INDEX_DTYPE = np.dtype(
     [
         ("shard", "<u4"),
@@ -73,7 +77,10 @@ class Message:
 class MediumRecord:
     """member: its extension in the tar.   w, h: pixels.   sha256: of the stored bytes.   phash: 64 bits, hexadecimal.
 
-    orig: path in the source.   fps, n, t: frame rate, stored frames and their seconds, of clips only.
+    orig: path in the source.
+    fps: of clips, frames a second in the source, None if it does not tell.
+    n, t: of "frames" the pictures stored and the second of each; of a "video" the frames in the file and the seconds
+    of the first and the last.   A clip's phash is that of its middle frame; bytes and sha256 are of all its members.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -88,6 +95,19 @@ class MediumRecord:
     fps: PositiveFloat | None = None
     n: PositiveInt | None = None
     t: list[float] | None = None
+
+    @property
+    def members(self) -> list[str]:
+        """Extensions of all its members in order: a clip of frames has 000.jpg, 001.jpg, … or 00.000.jpg, …"""
+        if self.type != "frames":
+            return [self.member]
+        place, _, form = self.member.rpartition(".")
+        return [".".join(filter(None, (place, f"{number:03d}", form))) for number in range(self.n or 0)]
+
+    @property
+    def frames(self) -> int:
+        """A picture is one."""
+        return self.n or 1
 
 
 @dataclass(frozen=True)
@@ -161,7 +181,7 @@ def from_json(data: bytes) -> Record:
 
 
 def check(record: Record) -> None:
-    """What types cannot say: fields of the kind, order of turns, indices of media.
+    """What types cannot say: fields of the kind, order of turns, indices of media, moments of clips.
 
     Raises: ValueError.
     """
@@ -176,6 +196,9 @@ def check(record: Record) -> None:
         for part in message.content:
             if isinstance(part, MediumPart) and part.i >= len(record.media):
                 raise ValueError(f"a message points at medium {part.i}, but there are {len(record.media)}")
+    for number, medium in enumerate(record.media):
+        if fault := _clip_fault(medium):
+            raise ValueError(f"medium {number} ({medium.type}) {fault}")
     if record.kind == "chat":
         _ends_in(record.messages, "assistant", "messages")
     if record.kind == "preference":
@@ -189,13 +212,42 @@ def _ends_in(messages: list[Message] | None, role: str, name: str) -> None:
         raise ValueError(f"{name} must end in a turn of the {role}")
 
 
-def to_sample(record: Record, payloads: list[bytes]) -> Sample:
+def _clip_fault(medium: MediumRecord) -> str:
+    """What its type forbids, "" if nothing."""
+    if medium.type == "image":
+        return "has fps, n or t, which clips have" if (medium.fps, medium.n, medium.t) != (None,) * 3 else ""
+    if medium.n is None or medium.t is None:
+        return "needs n and t, its frames and their seconds"
+    if medium.n < LEAST_FRAMES:
+        return f"has {medium.n} frame; a clip has at least {LEAST_FRAMES}"
+    wanted = medium.n if medium.type == "frames" else 2
+    if len(medium.t) != wanted:
+        return f"tells {len(medium.t)} seconds of {wanted}"
+    if any(not one < two for one, two in pairwise(medium.t)):  # also for what is no number
+        return "has seconds that do not grow"
+    return ""
+
+
+def grouped(record: Record, payloads: Sequence[bytes]) -> list[tuple[MediumRecord, tuple[bytes, ...]]]:
+    """Each medium with its members, one but of a clip of frames. payloads: of all members in order.
+
+    Raises: ValueError if there are more or fewer than the record says.
+    """
+    rest = iter(payloads)
+    found = [(medium, tuple(next(rest, b"") for _ in medium.members)) for medium in record.media]
+    if sum(len(medium.members) for medium in record.media) != len(payloads):
+        raise ValueError(f"{record.key}: {len(payloads)} members are not those of its media")
+    return found
+
+
+def to_sample(record: Record, payloads: Sequence[bytes]) -> Sample:
     """The record and the bytes of its media, in order, as the loader wants them.
 
+    payloads: of all members, so of a clip of frames each of them.
     A caption becomes a user turn that shows the media (the loader adds a prompt) and an assistant turn. The chosen
     answer of a preference pair is the last turn. `answer` goes into `meta`.
     """
-    media = tuple(Medium(entry.type, data, entry.sha256) for entry, data in zip(record.media, payloads, strict=True))
+    media = tuple(_medium(*one) for one in grouped(record, payloads))
     meta = dict(record.meta or {})
     if record.answer is not None:
         meta["answer"] = {name: value for name, value in vars(record.answer).items() if value is not None}
@@ -209,3 +261,9 @@ def to_sample(record: Record, payloads: list[bytes]) -> Sample:
 
 def _turn(message: Message) -> Turn:
     return Turn(message.role, tuple(p.text if isinstance(p, TextPart) else p.i for p in message.content))
+
+
+def _medium(entry: MediumRecord, files: tuple[bytes, ...]) -> Medium:
+    if entry.type == "frames":
+        return Medium("frames", b"", entry.sha256, files, tuple(entry.t or ()))
+    return Medium(entry.type, files[0], entry.sha256)

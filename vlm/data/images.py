@@ -78,6 +78,8 @@ class _Batches(Dataset):
 
     def _views(self, row: int, pictures: Iterator[int]) -> Iterator[Tensor]:
         record, payloads = self.shards.read(row)
+        if any(medium.type != "image" for medium in record.media):
+            raise InputError(f"{self.shards.directory} row {row} holds a clip; batches are of pictures")
         for picture in pictures:
             data = payloads[picture - int(self.begins[row])]
             try:

@@ -139,9 +139,7 @@ class Rows(Dataset):
         found = self.slices[place.source].costs(place.row)
         if found is None or self.reading.bytes_a_token is None:
             return None
-        text_bytes, media, _ = found
-        views = media * self.processor.views.spec.max_views
-        return Cost(round(text_bytes / self.reading.bytes_a_token) + views * self.processor.tokens_a_view, views)
+        return self.processor.cost(found.text_bytes / self.reading.bytes_a_token, found.media, found.frames)
 
 
 def as_conversation(sample: Sample, prompts: Sequence[str], visit: int) -> Sample:

@@ -14,12 +14,14 @@ from torch import Tensor
 from vlm.contracts.batch import IGNORE, PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError
 from vlm.contracts.example import Example
-from vlm.contracts.sample import Sample, Turn
+from vlm.contracts.sample import Medium, Sample, Turn
 from vlm.contracts.vision import VisionSpec
 from vlm.data.branches import conversations, join
+from vlm.data.clips import Clip, frames_of
 from vlm.data.order import mixed
 from vlm.data.pairs import changed_tokens, last_answer, refuse_no_pair
 from vlm.data.pictures import decode
+from vlm.data.plan import Cost
 from vlm.data.template import Row, Template
 from vlm.data.tokens import TextTokenizer
 
@@ -84,12 +86,9 @@ class Processor:
     def question(self, text: str, pictures: Sequence[Any], token_budget: int | None = None) -> Example:
         """A prompt that waits for its answer, its views finished.
 
-        pictures: PIL pictures, or [C, H, W] views as the encoder takes them. Raises: InputError for other shapes.
+        pictures: PIL pictures, [C, H, W] views as the encoder takes them, or clips. Raises: InputError for other shapes.
         """
-        made = [
-            [self._ready(picture)] if isinstance(picture, Tensor) else self.finished(self.views(picture))
-            for picture in pictures
-        ]
+        made = [self._asked(picture) for picture in pictures]
         names = [_name(views) for views in made]
         key = f"{text} {names}"
         return self.prompt((Turn("user", (*range(len(made)), text)),), made, names, token_budget, key)
@@ -129,17 +128,46 @@ class Processor:
         return self._example("", rows, texts, made, identities)
 
     def finished(self, views: Sequence[Tensor]) -> list[Tensor]:
-        """Views of a view maker, as the encoder takes them."""
-        return list(self.views.finish(torch.stack(list(views))))
+        """Views of a view maker, as the encoder takes them; one that stands there several times does so afterwards."""
+        different, places = _once(views)
+        finished = list(self.views.finish(torch.stack(different)))
+        return [finished[place] for place in places]
+
+    def cost(self, text_tokens: float, media: int, frames: int) -> Cost:
+        """Of a sample with so many media, which have so many frames together, before it is read."""
+        spec = self.views.spec
+        clips = min(frames, media * spec.frames) if frames > media else 0
+        views, slots = (clips, clips) if clips else (media * spec.max_views, media * spec.max_views * spec.still)
+        return Cost(round(text_tokens) + slots * self.tokens_a_view, views)
 
     def _views(self, sample: Sample, seed: int | None) -> list[list[Tensor]]:
+        """Of each medium, in the order in which they stand in the text; views that are one tensor are encoded once."""
         return [
-            self.views(
-                decode(medium.data, sample.key, least=self.views.least),
-                None if seed is None else mixed(seed, number),
-            )
+            self._shown(medium, sample.key, None if seed is None else mixed(seed, number))
             for number, medium in enumerate(sample.media)
         ]
+
+    def _shown(self, medium: Medium, key: str, seed: int | None) -> list[Tensor]:
+        most = self.views.spec.frames
+        if medium.type == "image":
+            return self._stood(self.views(decode(medium.data, key, least=self.views.least), seed))
+        if not most:
+            raise InputError(
+                "media_unexpected: the sample shows a clip, and this model takes pictures only; set "
+                "encoder.views.frames to how many of its frames are to be taken, or choose data without clips"
+            )
+        frames = frames_of(medium, key, most, least=self.views.least).frames
+        return [view for frame in frames for view in self.views(frame, seed)]
+
+    def _stood(self, views: Sequence[Tensor]) -> list[Tensor]:
+        return list(views) * self.views.spec.still
+
+    def _asked(self, picture: Any) -> list[Tensor]:
+        if isinstance(picture, Clip):
+            return self.finished([view for frame in picture.frames for view in self.views(frame)])
+        return self._stood(
+            [self._ready(picture)] if isinstance(picture, Tensor) else self.finished(self.views(picture))
+        )
 
     def _ready(self, view: Tensor) -> Tensor:
         shape = self.views.spec
@@ -228,11 +256,13 @@ class Processor:
     ) -> Example:
         """rows: of `texts`, in the same order.   made: views of each medium.   changed: for each row and position."""
         layout = join(rows)
-        firsts = list(accumulate((len(views) for views in made), initial=0))
+        different = [_once(views) for views in made]
+        firsts = accumulate((len(views) for views, _ in different), initial=0)
+        taken = [[first + place for place in places] for first, (_, places) in zip(firsts, different, strict=False)]
         slots: list[int] = []
         for number, begin, end in layout.taken:
             media = [part for turn in texts[number] for part in turn.parts if isinstance(part, int)]
-            shown = [view for medium in media for view in range(firsts[medium], firsts[medium + 1])]
+            shown = [view for medium in media for view in taken[medium]]
             places = [id == VISUAL for id in rows[number].ids]
             each = max(1, sum(places) // max(1, len(shown)))  # a picture lies in one segment as a whole
             slots.extend(shown[sum(places[:begin]) // each : sum(places[:end]) // each])
@@ -243,14 +273,25 @@ class Processor:
             positions=torch.tensor(layout.positions),
             segment=torch.tensor(layout.segment),
             parent=tuple(layout.parent),
-            views=tuple(view for views in made for view in views),
+            views=tuple(view for views, _ in different for view in views),
             slots=tuple(slots),
-            pictures=tuple(identity for identity, views in zip(identities, made, strict=True) for _ in views),
+            pictures=tuple(name for name, (views, _) in zip(identities, different, strict=True) for _ in views),
             cut=any(row.cut for row in rows),
             changed=None
             if changed is None
             else torch.tensor([mark for row, begin, end in layout.taken for mark in changed[row][begin:end]]),
         )
+
+
+def _once(views: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """The different tensors, and which one stands in each place."""
+    places: dict[int, int] = {}
+    different = []
+    for view in views:
+        if id(view) not in places:
+            places[id(view)] = len(different)
+            different.append(view)
+    return different, [places[id(view)] for view in views]
 
 
 def _name(views: Sequence[Tensor]) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from vlm.data.files import Files
 from vlm.data.manifest import again, read_manifest
 
 INDEX = "index.npy"
+OCTAL = re.compile(rb"[0-7]+")
+NAME, SIZE = 100, slice(124, 136)  # of a tar header: bytes of the name, where the octal size stands
 HASHED = 64 * 2**20  # bytes of an index that is compared with its checksum at opening: a tenth of a second
 
 
@@ -34,6 +37,15 @@ class RowError(InputError):
 
     def __reduce__(self) -> tuple[type[RowError], tuple[str, str, int, str, str]]:
         return type(self), (self.set, self.key, self.row, self.reason, self.detail)
+
+
+class Stored(NamedTuple):
+    """text_bytes: of the record.   frames: of all media together, a picture is one.   pixels: of one frame of each."""
+
+    text_bytes: int
+    media: int
+    frames: int
+    pixels: int
 
 
 class ShardSet:
@@ -69,10 +81,10 @@ class ShardSet:
         """The sample with empty media: nothing but its record is read. Raises: as `[row]`, for its record."""
         shard, offset, _, json_offset, json_size = self._place(row)
         record = self._record(row, self._bytes(row, shard, offset + json_offset, json_size))
-        return to_sample(record, [b""] * len(record.media))
+        return to_sample(record, [b""] * sum(len(medium.members) for medium in record.media))
 
     def read(self, row: int) -> tuple[Record, list[bytes]]:
-        """The stored record and the bytes of its media. Raises: as `[row]`."""
+        """The stored record and the bytes of all members of its media, in one read. Raises: as `[row]`."""
         shard, offset, span, json_offset, json_size = self._place(row)
         block = self._bytes(row, shard, offset, span)
         record = self._record(row, block[json_offset : json_offset + json_size])
@@ -105,12 +117,12 @@ class ShardSet:
             raise self._fault(row, "row_malformed", f"{found} lies there; index and shards do not belong together")
         return record
 
-    def costs(self, row: int) -> tuple[int, int, int]:
-        """Bytes of the record, number of media and their pixels together, from the index: no sample is read."""
+    def costs(self, row: int) -> Stored:
+        """What the index says of a row: no sample is read."""
         if not 0 <= row < len(self):
             raise IndexError(f"{self.set}/{self.split} has {len(self)} rows; there is no row {row}")
-        *_, json_size, _tokens, _frames, media, pixels = self._entry(row)
-        return json_size, media, pixels
+        *_, json_size, _tokens, frames, media, pixels = self._entry(row)
+        return Stored(json_size, media, frames, pixels)
 
     @property
     def row_bytes(self) -> float:
@@ -120,15 +132,27 @@ class ShardSet:
     def _payloads(self, row: int, record: Record, block: bytes, position: int) -> list[bytes]:
         payloads: list[bytes] = []
         for medium in record.media:
-            name = block[position : position + 100].rstrip(b"\0").decode("ascii", "replace")
-            if name != f"{record.key}.{medium.member}":
-                raise self._fault(row, "media_missing", f"found member {name!r} in place of {medium.member}")
-            data = block[position + BLOCK : position + BLOCK + medium.bytes]
-            if hashlib.sha256(data).hexdigest() != medium.sha256:
-                raise self._fault(row, "media_undecodable", f"the bytes of {name} changed after they were written")
-            payloads.append(data)
-            position += BLOCK + _padded(medium.bytes)
+            digest, sizes = hashlib.sha256(), 0
+            for member in medium.members:
+                name = block[position : position + NAME].rstrip(b"\0").decode("ascii", "replace")
+                if name != f"{record.key}.{member}":
+                    raise self._fault(row, "media_missing", f"found member {name!r} in place of {member}")
+                size = medium.bytes if medium.type != "frames" else self._size(row, name, block, position)
+                payloads.append(block[position + BLOCK : position + BLOCK + size])
+                digest.update(payloads[-1])
+                sizes += size
+                position += BLOCK + _padded(size)
+            if sizes != medium.bytes or digest.hexdigest() != medium.sha256:
+                what = f"{record.key}.{medium.member}"
+                raise self._fault(row, "media_undecodable", f"the bytes of {what} changed after they were written")
         return payloads
+
+    def _size(self, row: int, name: str, block: bytes, position: int) -> int:
+        """Of one frame, as its tar header says: the record tells the sum alone."""
+        digits = block[position + SIZE.start : position + SIZE.stop].rstrip(b"\0 ")
+        if not OCTAL.fullmatch(digits) or int(digits, 8) > len(block):
+            raise self._fault(row, "row_malformed", f"the header of {name} tells no size")
+        return int(digits, 8)
 
     @cached_property
     def manifest_sha256(self) -> str:

@@ -13,7 +13,7 @@ from vlm.contracts.sample import Sample
 from vlm.contracts.settings import DataSettings, LocalitySettings, SetUse
 from vlm.data.licences import LicenceRefused, flags_of, refused, union
 from vlm.data.order import Mix, Source, quotas
-from vlm.data.shards import ShardSet
+from vlm.data.shards import ShardSet, Stored
 from vlm.data.stream import PROMISES, StreamSet
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ class Slice:
         """The row with empty media where they need not be read. Raises: as the set itself."""
         return self.shards.text(self.start + row)
 
-    def costs(self, row: int) -> tuple[int, int, int] | None:
-        """Bytes of the record, number of media, pixels; None if only reading the row would tell."""
+    def costs(self, row: int) -> Stored | None:
+        """What the index says; None if only reading the row would tell."""
         return self.shards.costs(self.start + row)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample
-from vlm.data.canonical import BLOCK, Record, from_json, to_sample
+from vlm.data.canonical import BLOCK, Record, from_json, grouped, to_sample
 from vlm.data.shards import RowError
 
 KEPT = 512  # rows whose bytes each process keeps: the two blocks of a mix that can be asked for at a time
@@ -62,15 +62,16 @@ class StreamSet:
             record = from_json(members["json"])
         except ValueError as error:
             raise fault("row_malformed", str(error)) from error
-        wanted = [medium.member for medium in record.media]
+        wanted = [name for medium in record.media for name in medium.members]
         if absent := [name for name in wanted if name not in members]:
             raise fault("media_missing", f"there is no member {', '.join(absent)}")
         if record.key != key or found != ["json", *wanted]:
             raise fault("row_malformed", f"{key} with {', '.join(found)} is not {record.key} with json, {wanted}")
-        for medium in record.media:
-            if hashlib.sha256(members[medium.member]).hexdigest() != medium.sha256:
+        payloads = [members[name] for name in wanted]
+        for medium, files in grouped(record, payloads):
+            if hashlib.sha256(b"".join(files)).hexdigest() != medium.sha256:
                 raise fault("media_undecodable", f"the bytes of {medium.member} changed after they were written")
-        return record, [members[name] for name in wanted]
+        return record, payloads
 
     def text(self, row: int) -> Sample:
         """The whole row: a stream cannot leave anything out."""

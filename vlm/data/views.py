@@ -1,7 +1,8 @@
 """View makers: a decoded picture becomes the encoder's input.
 
-A maker has `spec` (what it gives), `least` (the size that it needs a picture decoded at, None for all pixels) and
-`random` (whether its views depend on the seed). It is called as `maker(picture, seed)`, with a Pillow picture or what
+A maker has `spec` (what it gives, and how many frames of a clip it takes), `least` (the size that it needs a picture
+decoded at, None for all pixels) and `random` (whether its views depend on the seed). It is called as
+`maker(picture, seed)`, for a clip once a frame with the same seed, with a Pillow picture or what
 `vlm.data.pictures.decode` gives, and `finish`es a whole batch on the device, so that workers and caches hold small
 integers instead of floats. Without a seed nothing is augmented; with one, the views are a function of picture and seed.
 """
@@ -14,13 +15,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlm.contracts.ranges import PositiveFloat, Probability, ViewSide
 from vlm.contracts.vision import ViewSpec
+from vlm.data.clips import MOST, FrameCount
 from vlm.data.pictures import to_array
 
 
@@ -30,6 +32,8 @@ class Resize:
     fit: "squash" takes the whole picture, aspect not kept; "crop" its largest square, from the middle.
     crop_least: augmentation; the part that is shown has a share of the area of `fit`'s part drawn from crop_least..1
     and lies anywhere in the picture. 1 for none.   flip: augmentation; probability of mirroring left and right.
+    frames: at most so many of a clip, evenly spread over it; 0 = clips are refused.   still: a picture stands in the
+    text so often, as a clip of equal frames; it is encoded once.
     """
 
     def __init__(
@@ -41,16 +45,26 @@ class Resize:
         filter: Literal["bilinear", "bicubic"] = "bilinear",
         crop_least: Annotated[float, Gt(0), Le(1)] = 1.0,
         flip: Probability = 0.0,
+        frames: Annotated[int, Ge(0), Le(MOST)] = 0,
+        still: FrameCount = 1,
     ) -> None:
-        self.spec = self.describe(size, mean, std, fit, filter, crop_least, flip)
+        self.spec = self.describe(size, mean, std, fit, filter, crop_least, flip, frames, still)
         self.mean, self.std, self.fit, self.filter = mean, std, fit, filter
         self.crop_least, self.flip = crop_least, flip
 
     @staticmethod
     def describe(
-        size: int, mean: list[float], std: list[float], fit: str, filter: str, crop_least: float, flip: float
+        size: int,
+        mean: list[float],
+        std: list[float],
+        fit: str,
+        filter: str,
+        crop_least: float,
+        flip: float,
+        frames: int,
+        still: int,
     ) -> ViewSpec:
-        return ViewSpec(channels=3, height=size, width=size)
+        return ViewSpec(channels=3, height=size, width=size, still=still, frames=frames)
 
     @property
     def least(self) -> tuple[int, int]:

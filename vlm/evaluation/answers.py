@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vlm.contracts.errors import InputError, RunError
 from vlm.contracts.sample import Sample
 from vlm.data.branches import conversations
+from vlm.data.clips import still
 from vlm.data.loader import as_conversation
 from vlm.data.sources import Slice
 from vlm.evaluation.intervals import wilson
@@ -113,7 +114,8 @@ def write_samples(said: Sequence[Answer], folder: Path) -> None:
                 }
                 if answer.sample.media:
                     row["image"] = f"{number:04d}.png"
-                    thumbnail(answer.sample.media[0].data, answer.sample.key).save(folder / row["image"])
+                    shown = still(answer.sample.media[0], answer.sample.key)
+                    thumbnail(shown, answer.sample.key).save(folder / row["image"])
                 file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror or error}; free some space") from error

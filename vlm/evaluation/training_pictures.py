@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vlm.contracts.errors import InputError
-from vlm.data.canonical import MediumRecord
+from vlm.data.canonical import MediumRecord, grouped
 from vlm.data.coco import coco_number
 from vlm.data.looks import BITS, LEVELS, difference, mirrored, perceptual_hash, pixel_digest, thumbnail
 from vlm.data.near_hashes import NearHashes
@@ -134,9 +134,9 @@ class TrainingPictures:
         found = []
         try:
             record, payloads = part.split.read(own)
-            for medium, data in zip(record.media, payloads, strict=True):
+            for medium, files in grouped(record, payloads):
                 if medium.type == "image":
-                    pixels = decode(data, f"{record.key}.{medium.member}", min_side=1)
+                    pixels = decode(files[0], f"{record.key}.{medium.member}", min_side=1)
                     found.append(_Look(int(medium.phash, 16), pixel_digest(pixels), thumbnail(pixels)))
         except InputError as error:
             self._note(part, own, error)

@@ -134,4 +134,7 @@ def _pictures(shards: ShardSet, row: int, sample: Sample) -> tuple[Picture, ...]
 
 
 def _stored(shards: ShardSet, row: int, number: int) -> bytes:
-    return shards.read(row)[1][number]
+    medium = shards[row].media[number]
+    if medium.type != "image":
+        raise InputError(f"{shards.directory} row {row} shows a clip, and this benchmark is one of pictures")
+    return medium.data

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from vlm.check import check
 from vlm.contracts.batch import PADDING, VISUAL, Batch
 from vlm.contracts.errors import InputError, Mismatch
 from vlm.contracts.settings import ModelConfig
+from vlm.data.clips import decode_clip
 from vlm.data.pictures import decode
 from vlm.making import make, make_saved
 from vlm.models.generation import answers
@@ -106,8 +108,6 @@ def logits(
     views [N, C, H, W] as the encoder takes them.   ids [L].   mode: of a foveated model; others have none.
     Raises: InputError for a mode that the model does not have, or for views and ids that do not fit it.
     """
-    if mode is not None:
-        raise InputError(f"mode={mode!r}: this model's fusion has no modes; leave mode out")
     shape, language = model.processor.views.spec, model.llm.spec
     wanted = [shape.channels, shape.height, shape.width]
     if not isinstance(views, Tensor) or views.ndim != 4 or list(views.shape[1:]) != wanted:
@@ -136,7 +136,8 @@ def logits(
         pictures=torch.arange(views.shape[0]),
         token_budget=token_budget,
     ).to(parameter.device)
-    embeds, _ = model.fusion(batch, model.encoder, model.connector, model.llm)
+    with in_mode(model, mode):
+        embeds, _ = model.fusion(batch, model.encoder, model.connector, model.llm)
     scores = model.llm.logits(model.llm(embeds, batch.positions))[0]  # type: ignore[operator]
     return scores if visual else scores[front:]
 
@@ -148,22 +149,49 @@ def generate(
     video: Any = None,
     decoding: str = "greedy",
     token_budget: int | None = None,
+    mode: str | None = None,
     **options: Any,
 ) -> str:
-    """One answer. images: PIL pictures, paths, or ready [C, H, W] tensors.
+    """One answer. images: PIL pictures, paths, or ready [C, H, W] tensors.   video: a clip's file; it stands in front.
 
+    mode: of a foveated model, None for its own; others have none.
     options: transformers' generation options (max_new_tokens, num_beams, top_k, temperature, ...).
-    Raises: InputError for a picture, decoding or option that cannot be used.
+    Raises: InputError for a picture, clip, mode, decoding or option that cannot be used.
     """
     if not isinstance(prompt, str):
         raise InputError(f"prompt: {prompt!r}; give text")
     if isinstance(images, str | Path | Image.Image | Tensor):
         raise InputError("images: give a list, also for a single picture")
-    if video is not None:
+    shown: list[Any] = [] if video is None else [_clip(video, model.processor.views)]
+    shown += [_picture(image, model.processor.views.least) for image in images]
+    example = model.processor.question(prompt, shown, token_budget)
+    with in_mode(model, mode):
+        return answers(model, [example], decoding, token_budget=token_budget, **options)[0].text  # type: ignore[arg-type]
+
+
+@contextmanager
+def in_mode(model: VLM, mode: str | None) -> Iterator[None]:
+    """The model's fusion in another mode for a while; None leaves it. Raises: InputError for one that it does not have."""
+    if mode is None:
+        yield
+        return
+    modes = getattr(model.fusion, "modes", ())
+    if mode not in modes:
+        known = f"choose one of {', '.join(modes)}" if modes else "this model's fusion has no modes; leave mode out"
+        raise InputError(f"mode={mode!r}: {known}")
+    own, model.fusion.mode = model.fusion.mode, mode  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        model.fusion.mode = own  # type: ignore[assignment]
+
+
+def _clip(video: Any, views: Any) -> Any:
+    if not views.spec.frames:
         raise InputError("video: this model was not trained on clips; give pictures in images")
-    pictures = [_picture(image, model.processor.views.least) for image in images]
-    example = model.processor.question(prompt, pictures, token_budget)
-    return answers(model, [example], decoding, token_budget=token_budget, **options)[0].text  # type: ignore[arg-type]
+    if not isinstance(video, str | Path):
+        raise InputError(f"video: {type(video).__name__}; give the path of a clip's file")
+    return decode_clip(video, str(video), views.spec.frames, least=views.least)
 
 
 def _picture(image: Any, least: tuple[int, int] | None) -> Any:

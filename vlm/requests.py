@@ -13,7 +13,7 @@ from vlm.contracts.vision import refuse_budget
 from vlm.library import generate, load_model
 
 OPTIONS = ("max_new_tokens", "num_beams", "top_k", "temperature")
-FIELDS = ("image", "images", "prompt", "id")
+FIELDS = ("image", "images", "video", "prompt", "id")
 
 
 def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
@@ -22,21 +22,21 @@ def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
     Raises: InputError if the one request cannot be answered, or for a token budget that the encoder cannot have;
     RunError at the end if some of many could not.
     """
-    if config["requests"] is None and config["image"] is None and not config["prompt"]:
-        raise InputError('image: give image=FILE, prompt="...", or "-" and requests on standard input')
+    if config["requests"] is None and config["image"] is None and config["video"] is None and not config["prompt"]:
+        raise InputError('image: give image=FILE, video=FILE, prompt="...", or "-" and requests on standard input')
     torch.manual_seed(config["seed"])
     model = load_model(config["model"])
     try:
         refuse_budget(model.encoder.spec.count, model.processor.views.spec, config["token_budget"])
     except Mismatch as error:
         raise InputError(f"token_budget: {config['token_budget']} is given, but {error}") from error
-    settings = {"decoding": config["decoding"], "token_budget": config["token_budget"]}
+    settings = {name: config[name] for name in ("decoding", "token_budget", "mode")}
     settings |= {name: config[name] for name in OPTIONS if config[name] is not None}
     if config["decoding"] == "sampled":  # draws from numbers of its own; top_k from torch's
         settings["seed"] = config["seed"]
     if config["requests"] is None:
         images = [config["image"]] if config["image"] is not None else []
-        print(generate(model, config["prompt"], images=images, **settings))
+        print(generate(model, config["prompt"], images=images, video=config["video"], **settings))
         return
     failed = 0
     for number, line in enumerate(lines, 1):
@@ -47,7 +47,7 @@ def answer(config: Mapping[str, Any], lines: Iterable[str]) -> None:
             request = _request(line)
             reply |= {"id": request["id"]} if "id" in request else {}
             prompt = request.get("prompt", config["prompt"])
-            reply["answer"] = generate(model, prompt, images=_images(request), **settings)
+            reply["answer"] = generate(model, prompt, images=_images(request), video=request.get("video"), **settings)
         except InputError as error:
             failed += 1
             reply["error"] = str(error)
@@ -66,8 +66,8 @@ def _request(line: str) -> dict[str, Any]:
     unknown = sorted(set(request) - set(FIELDS))
     if unknown:
         raise InputError(f"unknown field {', '.join(unknown)}; known are {', '.join(FIELDS)}")
-    if not request.get("prompt") and not request.get("image") and not request.get("images"):
-        raise InputError("nothing is asked: give image, images or prompt")
+    if not any(request.get(name) for name in ("prompt", "image", "images", "video")):
+        raise InputError("nothing is asked: give image, images, video or prompt")
     return request
 
 

@@ -81,6 +81,8 @@ def test_an_experiment_composes_and_its_parts_meet(name: str, folder: Path):
 
 BESIDE = {  # file -> what it only goes with
     "connector/none.yaml": ["encoder=none"],
+    "connector/foveal.yaml": ["encoder=dinov2_small"],
+    "fusion/foveated.yaml": ["encoder=dinov2_small", "connector=foveal"],
     "phase/contrastive.yaml": ["model=two_tower", "text=tower_nano"],
     "phase/dpo.yaml": ["adapter=dpo_r16", "init_from=runs/sft"],
 }

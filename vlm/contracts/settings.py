@@ -162,10 +162,12 @@ class GenerateConfig:
     __pydantic_config__: ClassVar = STRICT
     model: str
     image: str | None
+    video: str | None
     prompt: str
     requests: Literal["stdin"] | None
     decoding: Literal["greedy", "top_k", "beam", "sampled"]
     token_budget: PositiveInt | None
+    mode: str | None
     max_new_tokens: PositiveInt | None
     num_beams: PositiveInt | None
     top_k: PositiveInt | None

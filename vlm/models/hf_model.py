@@ -48,6 +48,11 @@ class Prefix:
 NOTHING = Prefix()
 
 
+def empty_cache() -> Cache:
+    """Keys and values of no position yet, as every language model here takes them."""
+    return DynamicCache()
+
+
 class HFModel(PreTrainedModel, GenerationMixin):
     """A view on a trained language model: it owns no weights of its own and is made anew for each call.
 

@@ -37,12 +37,20 @@ class Placeholder(nn.Module):
         if batch.slots.numel() == 0:
             # A text-only batch takes the same way through encoder and connector, so that ranks stay in step.
             return embeds + 0.0 * tokens.sum(), seen.aux
-        places = (batch.ids == VISUAL).flatten().nonzero().squeeze(1)
-        filling = tokens[batch.slots[:, 1]].flatten(0, 1).to(embeds.dtype)
-        if len(places) != filling.shape[0]:
-            raise InputError(
-                f"the rows leave {len(places)} places for visual tokens, but {batch.slots.shape[0]} slots of "
-                f"{tokens.shape[1]} tokens fill {filling.shape[0]} (token_budget={batch.token_budget}); "
-                "rows and model must use the same token budget, and no row may be cut inside a picture"
-            )
-        return embeds.flatten(0, 1).index_copy(0, places, filling).view_as(embeds), seen.aux
+        return filled(embeds, batch, tokens[batch.slots[:, 1]]), seen.aux
+
+
+def filled(embeds: Tensor, batch: Batch, tokens: Tensor) -> Tensor:
+    """embeds [R, L, W] with tokens [M, T, W] in the places of the M slots.
+
+    Raises: InputError if the rows leave another number of places.
+    """
+    places = (batch.ids == VISUAL).flatten().nonzero().squeeze(1)
+    filling = tokens.flatten(0, 1).to(embeds.dtype)
+    if len(places) != len(filling):
+        raise InputError(
+            f"the rows leave {len(places)} places for visual tokens, but {batch.slots.shape[0]} slots of "
+            f"{tokens.shape[1]} tokens fill {len(filling)} (token_budget={batch.token_budget}); "
+            "rows and model must use the same token budget, and no row may be cut inside a picture"
+        )
+    return embeds.flatten(0, 1).index_copy(0, places, filling).view_as(embeds)

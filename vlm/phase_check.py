@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vlm.contracts.errors import Mismatch, Problem
-from vlm.contracts.parts import ADAPTER
+from vlm.contracts.parts import ADAPTER, paths
 from vlm.contracts.vision import FixedCount
 from vlm.shapes import Shapes
 from vlm.signature import Signature
@@ -21,7 +21,7 @@ def phase_problems(
     stack: list[str] = list((config.get("llm") or {}).get("adapters") or ())
     if sound("phase.trainable", "llm.adapters") and stack:
         yield from _adapters(phase["trainable"], stack)
-    if signature.pairs and sound("phase.trainable") and stack:
+    if signature.pairs and phase.get("reference") == "adapter" and sound("phase.trainable") and stack:
         yield from _uppermost(phase["trainable"], stack[-1])
     if sound("phase.guards", "data.validate") and not any(config["data"]["validate"].values()):
         for name in ("chosen_drift", "score"):
@@ -29,6 +29,8 @@ def phase_problems(
                 yield Problem(
                     f"phase.guards.{name}", "data.validate names no set to guard it on; name one, or set this to null"
                 )
+    if sound("phase.schedule", "phase.trainable"):
+        yield from _ends(phase["schedule"], paths(phase["trainable"]))
     if sound("phase.loss"):
         yield from _loss(phase["loss"], config["model"])
         if phase["loss"]["name"] == "clip" and sound("phase.global_batch") and phase["global_batch"] < 2:
@@ -59,6 +61,18 @@ def _uppermost(tree: Mapping[str, Any], uppermost: str) -> Iterator[Problem]:
         for name, rate in branch.items() if part == ADAPTER and isinstance(branch, Mapping) else ():
             if name != uppermost and rate is not None:
                 yield Problem(f"phase.trainable.{part}.{name}", f"the reference is made of it; {remedy}")
+
+
+def _ends(schedule: Mapping[str, Any], rates: Mapping[str, float | None]) -> Iterator[Problem]:
+    for path, rate in paths(schedule.get("ends", {})).items():
+        key = f"phase.schedule.ends.{path}"
+        if not isinstance(rate, int | float) or rate < 0:
+            yield Problem(key, f"{rate!r} is no rate; give a number from 0 on")
+        elif rates.get(path) is None:
+            trained = [name for name, value in rates.items() if value is not None]
+            yield Problem(key, f"phase.trainable gives this path no rate; those with one are {', '.join(trained)}")
+        elif schedule["name"] == "constant":
+            yield Problem(key, "phase.schedule.name is constant, which ends where it begins; choose cosine or linear")
 
 
 def _loss(loss: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Problem]:

@@ -87,6 +87,7 @@ def phase_of(
     settings = {
         "model": model, "seed": 0, "global_batch": 8, "max_steps": 3, "epochs": None, "log_every": 1,
         "validate_every": 1, "save_every": 1, "keep": KEEP, "samples": 0, "trainable": {"adapter": {"dpo": rate}},
+        "reference": "adapter",
         "loss": PreferenceLossSettings(name, 0.1, changes.pop("chosen_nll", 0.0), 5.0),  # type: ignore[arg-type]
         "guards": guards, "optimizer": OptimizerSettings("adamw", [0.9, 0.999], 1e-8, 0.0, None),
         "schedule": ScheduleSettings("constant", 0.0, 1.0),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import vlm
+from vlm.contracts.errors import ConfigError
 from vlm.contracts.recipe import OptimizerSettings, ScheduleSettings
-from vlm.training.optim import clip, make_optimizer, rate_factor
+from vlm.training.optim import clip, make_optimizer, make_schedule, rate_factor
 from vlm.training.trainable import Trainable
 
 
@@ -38,6 +39,36 @@ def test_a_warm_up_rises_linearly_and_then_hands_over():
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1.0
     assert all(later < sooner for sooner, later in itertools.pairwise(factors[10:]))
+
+
+def test_rates_converge_each_from_its_own_peak_to_its_own_end():
+    """fVLM's first stage: one formula for parts that fall and parts that rise."""
+    model = vlm.build_model(["experiment=supravl_nano"])
+    optimizer = make_optimizer(model, Trainable(model, {"connector": 1e-3, "encoder": 1e-5, "llm": 1e-4}), settings())
+    schedule = ScheduleSettings("cosine", warmup=0.5, floor=0.1, ends={"connector": 3e-5, "encoder": 3e-5})
+    make = make_schedule(optimizer, 200, schedule)
+    seen = []
+    for _ in range(201):
+        seen.append({group["path"]: group["lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        make.step()
+    assert seen[49] == pytest.approx({"connector": 5e-4, "encoder": 5e-6, "llm": 5e-5})
+    assert seen[100] == pytest.approx({"connector": 1e-3, "encoder": 1e-5, "llm": 1e-4})
+    assert seen[150] == pytest.approx({"connector": 5.15e-4, "encoder": 2e-5, "llm": 5.5e-5})
+    assert seen[200] == pytest.approx({"connector": 3e-5, "encoder": 3e-5, "llm": 1e-5})
+
+
+def test_an_end_is_given_to_a_path_that_has_a_rate():
+    words = ["experiment=supravl_nano", "+phase.schedule.ends={connector: 1.0e-5, text: 1.0e-5, llm: -1}"]
+    with pytest.raises(ConfigError) as caught:
+        vlm.build_model(words)
+    assert [problem.key for problem in caught.value.problems] == ["phase.schedule.ends.text", "phase.schedule.ends.llm"]
+
+
+def test_weight_decay_takes_everything_where_a_recipe_says_so():
+    model = vlm.build_model(["experiment=supravl_nano"])
+    optimizer = make_optimizer(model, Trainable(model, {"connector": 1e-3}), settings(decay_all=True))
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(2, 0.01)]
 
 
 def test_weight_decay_spares_vectors():

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 PARTS = ("encoder", "connector", "llm", "fusion", "text", "joint")  # of all models; each model class names its own
 ATTACHED = {"encoder": ("views",), "llm": ("tokenizer", "template"), "text": ("tokenizer", "template")}
 READERS = ("llm", "text")  # parts that read text; a model has one of them
 ADAPTER = "adapter"  # stands for all adapters where parts are named: {adapter: {sft: 1.0e-4}}
 _LORA = re.compile(r"\.(lora_\w+)\.(\w+)(?=\.|$)")
+
+
+def paths(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """{"llm": {"blocks": {"2": 1e-4}}} -> {"llm.blocks.2": 1e-4}; null marks a path as frozen."""
+    found: dict[str, float | None] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found.update(paths(value, f"{path}."))
+        else:
+            found[path] = value
+    return found
 
 
 def logical(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 
@@ -36,7 +36,10 @@ class KeepSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """clip_norm: limit of the norm over all gradients; clip_each: part -> limit of each tensor's own norm, applied first."""
+    """clip_norm: limit of the norm over all gradients; clip_each: part -> limit of each tensor's own norm, applied first.
+
+    decay_all: whether weight decay takes vectors and scalars, too, and not matrices alone.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     name: Literal["adam", "adamw"]
@@ -45,16 +48,21 @@ class OptimizerSettings:
     weight_decay: NonNegativeFloat
     clip_norm: PositiveFloat | None
     clip_each: dict[str, PositiveFloat | None] = field(default_factory=dict)
+    decay_all: bool = False
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """warmup: share of all steps, rising linearly from 0; floor: last rate as a share of the peak."""
+    """warmup: share of all steps, rising linearly from 0; floor: last rate as a share of the peak.
+
+    ends: last rate by path of the trainable tree, in place of floor; above the peak, the rate rises to it.
+    """
 
     __pydantic_config__: ClassVar = STRICT
     name: Literal["constant", "linear", "cosine"]
     warmup: Fraction
     floor: Fraction
+    ends: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

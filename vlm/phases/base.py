@@ -18,7 +18,7 @@ from vlm.contracts.fusion import Loss, Output
 from vlm.contracts.recipe import KeepSettings, OptimizerSettings, ScheduleSettings
 from vlm.data.loader import Loaded, Step
 from vlm.data.order import mixed
-from vlm.training.optim import clip, make_optimizer, rate_factor
+from vlm.training.optim import clip, make_optimizer, make_schedule
 from vlm.training.sharding import shard
 from vlm.training.sums import Sums
 from vlm.training.trainable import Trainable
@@ -162,9 +162,7 @@ class Phase(lightning.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.trainable, self.optimizer_settings)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, self.total_steps, self.schedule_settings)
-        )
+        schedule = make_schedule(optimizer, self.total_steps, self.schedule_settings)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # -- what a run tells -------------------------------------------------------------------------------------

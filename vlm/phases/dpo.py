@@ -1,13 +1,15 @@
-"""Direct preference optimization: the uppermost adapter learns which of two answers is better."""
+"""Direct preference optimization: a model learns which of two answers is better, held by what it was at the start."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from vlm.contracts.batch import Batch
@@ -39,8 +41,10 @@ SCORE, KNOWN, SOUND = "guard/score", "guard/known", "guard/sound_at"
 
 
 class DPO(Phase):
-    """Both answers are branches of one picture and prompt; the reference is the model without its uppermost adapter.
+    """Both answers are branches of one picture and prompt.
 
+    reference: "adapter" = the model without its uppermost adapter, which alone trains; views are encoded once for both.
+    "copy" = a frozen copy of the weights that the run begins with, for models that train as a whole.
     Before the first optimizer step the loss must have the value of two equal models, and every validation is held
     against `guards`.
     """
@@ -63,15 +67,19 @@ class DPO(Phase):
         keep: KeepSettings,
         samples: NonNegativeInt,
         trainable: Mapping[str, Any],
+        reference: Literal["adapter", "copy"],
         loss: PreferenceLossSettings,
         guards: GuardSettings,
         optimizer: OptimizerSettings,
         schedule: ScheduleSettings,
     ) -> None:
-        """Raises: ConfigError for a model without adapter, and if anything but its uppermost adapter trains."""
-        adapter = uppermost(model)
+        """Raises: ConfigError where an adapter is the difference, and there is none, or anything else trains."""
+        adapter = uppermost(model) if reference == "adapter" else None
         super().__init__(model, seed, trainable, {}, optimizer, schedule, keep)
-        refuse_others(model, adapter)
+        if adapter is not None:
+            refuse_others(model, adapter)
+        # In a list, so that it is no module of this one: nothing of it is trained, sharded or saved.
+        self.still = [] if adapter is not None else [frozen_copy(model)]
         if loss.name == "mdpo" and not model.processor.tokens_a_view:  # type: ignore[union-attr]
             message = "mdpo compares with a corrupted picture, and this model sees none; choose sigmoid, ipo or ddpo"
             raise ConfigError([Problem("phase.loss.name", message)])
@@ -79,7 +87,7 @@ class DPO(Phase):
         self.seen: dict[int, dict[str, np.ndarray]] = {}  # by number of the batch, the same whatever rank read it
 
     def objective(self, batch: Batch) -> Loss:
-        return self.loss(batch, self.model(batch, reference=True))
+        return self.loss(batch, self._both(batch))
 
     def loss(self, batch: Batch, output: Output) -> Loss:
         assert output.logp is not None
@@ -91,8 +99,17 @@ class DPO(Phase):
         if self.settings.name != "mdpo":
             return None
         chosen = replace(chosen_alone(batch), views=enlarged(batch, self.seed, step))
-        output = self.model(chosen, reference=True)
-        return answers(output.logp - output.reference, chosen)[0]
+        output = self._both(chosen)
+        return answers(output.logp - output.reference, chosen)[0]  # type: ignore[operator]
+
+    def _both(self, batch: Batch) -> Output:
+        """What the model and its reference say."""
+        if not self.still:
+            return self.model(batch, reference=True)
+        still = self.still[0].to(batch.views.device, batch.views.dtype)
+        with torch.no_grad():
+            before = still(batch).logp
+        return replace(self.model(batch), reference=before)
 
     # -- the first step ---------------------------------------------------------------------------------------
 
@@ -113,8 +130,18 @@ class DPO(Phase):
         raise RunError(
             f"step 0: the preference loss is {found:.6f}, but {wanted:.6f} where the model equals its reference (chosen "
             f"drift {means['chosen_drift']:.6f}, rejected drift {means['rejected_drift']:.6f} nats, kl {means['kl']:.2e} "
-            f"nats a token); no step was taken. Adapter {self.adapter!r} does not begin at zero, or something below it "
-            "is drawn at random: take weights that do not hold this adapter, and no dropout in what is frozen"
+            f"nats a token); no step was taken. {self._why_apart()}"
+        )
+
+    def _why_apart(self) -> str:
+        if self.adapter is None:
+            return (
+                "In training the model says something else than in use: set every dropout and drop_path to 0, and freeze "
+                "parts with BatchNorm"
+            )
+        return (
+            f"Adapter {self.adapter!r} does not begin at zero, or something below it is drawn at random: take weights "
+            "that do not hold this adapter, and no dropout in what is frozen"
         )
 
     # -- validation -------------------------------------------------------------------------------------------
@@ -131,7 +158,9 @@ class DPO(Phase):
 
     def validation_step(self, loaded: Loaded, batch_idx: int) -> None:
         batch = self.ready(loaded)
-        output = self.model(batch, reference=True)
+        output = self._both(batch)
+        assert output.logp is not None
+        assert output.reference is not None
         found = compare(output.logp, output.reference, batch, self.settings, self._corrupted(batch, 0))
         columns = {name: value.detach().double().cpu().numpy() for name, value in found.items()}
         number = batch_idx * self.trainer.world_size + self.global_rank
@@ -190,10 +219,17 @@ def uppermost(model: nn.Module) -> str:
     stack = list(getattr(model.llm, "adapters", ()))
     if not stack:
         message = (
-            "DPO needs an adapter on top: the model without it is the reference; choose adapter=sft_dpo or dpo_r16"
+            "DPO needs an adapter on top: the model without it is the reference; choose adapter=sft_dpo or dpo_r16, or "
+            "phase.reference=copy for a model that trains as a whole"
         )
         raise ConfigError([Problem("llm.adapters", message)])
     return stack[-1]
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """The model as it is now, in eval mode and without gradients; its processor, which holds no weights, is shared."""
+    found = copy.deepcopy(model, {id(model.processor): model.processor})
+    return found.eval().requires_grad_(False)
 
 
 def refuse_others(model: nn.Module, adapter: str) -> None:
@@ -204,7 +240,7 @@ def refuse_others(model: nn.Module, adapter: str) -> None:
     if others:
         message = (
             f"{', '.join(others)} would train, and with it the reference; DPO trains the uppermost adapter alone: set "
-            f"phase.trainable={{{ADAPTER}: {{{adapter}: RATE}}}} and the others to null"
+            f"phase.trainable={{{ADAPTER}: {{{adapter}: RATE}}}} and the others to null, or phase.reference=copy"
         )
         raise ConfigError([Problem("phase.trainable", message)])
 

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from vlm.contracts.errors import InputError
-from vlm.contracts.parts import ADAPTER
+from vlm.contracts.parts import ADAPTER, paths
 from vlm.training.adapters import adapters_of, load_adapters
-from vlm.training.trainable import paths
 from vlm.training.weights import load_part, model_folder, reader_of
 
 

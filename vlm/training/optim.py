@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from vlm.contracts.parts import paths
 from vlm.contracts.recipe import OptimizerSettings, ScheduleSettings
 from vlm.training.trainable import Trainable
 
@@ -19,7 +20,7 @@ def make_optimizer(model: nn.Module, trainable: Trainable, settings: OptimizerSe
     parameters = dict(model.named_parameters())
     for path, members in trainable.groups.items():
         for decays in (True, False):
-            chosen = [parameters[name] for name in members if (parameters[name].ndim >= 2) == decays]
+            chosen = [p for p in map(parameters.__getitem__, members) if (settings.decay_all or p.ndim >= 2) == decays]
             if chosen:
                 groups.append(
                     {
@@ -33,8 +34,22 @@ def make_optimizer(model: nn.Module, trainable: Trainable, settings: OptimizerSe
     return kind(groups, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=True)
 
 
-def rate_factor(step: int, steps: int, settings: ScheduleSettings) -> float:
-    """Share of the peak rate at optimizer step `step` of `steps`, counted from 0."""
+def make_schedule(
+    optimizer: torch.optim.Optimizer, steps: int, settings: ScheduleSettings
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """For the groups of `make_optimizer`, each with its own end."""
+    ends = paths(settings.ends)
+    floors = [ends[group["path"]] / group["lr"] if group["path"] in ends else None for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, [lambda step, floor=floor: rate_factor(step, steps, settings, floor) for floor in floors]
+    )
+
+
+def rate_factor(step: int, steps: int, settings: ScheduleSettings, floor: float | None = None) -> float:
+    """Share of the peak rate at optimizer step `step` of `steps`, counted from 0.
+
+    floor: last rate as a share of the peak, in place of the settings'.
+    """
     warmup = round(settings.warmup * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -42,7 +57,8 @@ def rate_factor(step: int, steps: int, settings: ScheduleSettings) -> float:
     if settings.name == "constant":
         return 1.0
     fall = 1 - progress if settings.name == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.floor + (1 - settings.floor) * fall
+    floor = settings.floor if floor is None else floor
+    return floor + (1 - floor) * fall
 
 
 def clip(model: nn.Module, settings: OptimizerSettings) -> Tensor:

@@ -8,19 +8,7 @@ from typing import Any
 from torch import nn
 
 from vlm.contracts.errors import ConfigError, Problem
-from vlm.contracts.parts import logical
-
-
-def paths(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
-    """{"llm": {"blocks": {"2": 1e-4}}} -> {"llm.blocks.2": 1e-4}; null marks a path as frozen."""
-    found: dict[str, float | None] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found.update(paths(value, f"{path}."))
-        else:
-            found[path] = value
-    return found
+from vlm.contracts.parts import logical, paths
 
 
 class Trainable:

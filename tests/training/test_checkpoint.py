@@ -139,3 +139,12 @@ def test_what_does_not_train_is_recognised_and_not_stored():
     with torch.no_grad():
         model[0].bias[1] += 1e-3
     assert checkpoint.fingerprint(model) != before
+
+
+def test_the_fingerprint_of_a_table_of_tens_of_millions_of_values_looks_at_its_last_one():
+    """SmolLM2's table has 28,311,552; places in float32 would lie beyond its end."""
+    table = torch.nn.Embedding(1, 1)
+    table.weight = torch.nn.Parameter(torch.zeros(28_311_552, 1), requires_grad=False)
+    before = checkpoint.fingerprint(table)
+    table.weight[-1] = 1.0
+    assert checkpoint.fingerprint(table) != before

@@ -165,7 +165,8 @@ def fingerprint(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             flat = parameter.detach().flatten()
-            places = torch.linspace(0, max(0, flat.numel() - 1), min(1024, flat.numel()), device=flat.device).long()
+            places = torch.linspace(0, max(0, flat.numel() - 1), min(1024, flat.numel()), dtype=torch.float64)
+            places = places.long().to(flat.device)  # float32 would round beyond the end of 2**24 values and more
             digest.update(f"{name} {list(parameter.shape)}".encode())
             digest.update(flat[places].float().cpu().numpy().tobytes())
             if (

@@ -12,9 +12,12 @@ from transformers import Dinov2Config, Dinov2Model
 from tests.models.foveal import clip_batch, clips, foveal_model, packed, texts
 from vlm.contracts.batch import IGNORE, Batch
 from vlm.contracts.vision import ViewSpec
+from vlm.models.connectors.foveal import Foveal
 from vlm.models.encoders.dinov2 import DINOv2
 from vlm.models.encoders.dinov2_folder import own_name
+from vlm.models.encoders.vit import ViT
 from vlm.models.fusion.foveated import Foveated, Mode
+from vlm.models.llms.gpt2 import GPT2
 from vlm.models.vlm import VLM
 
 MODES: tuple[Mode, ...] = ("coarse_only", "coarse_fine", "autoregressive")
@@ -215,3 +218,25 @@ def test_text_alone_takes_no_visual_token_and_every_parameter_has_a_gradient(mod
     model(batch).logp.sum().backward()
     trained = [n for n, p in model.named_parameters() if p.grad is None]
     assert all(name.startswith(("encoder.mask",)) for name in trained), trained
+
+
+@pytest.mark.parametrize("mode", MODES)
+@torch.no_grad()
+def test_any_encoder_that_answers_queries_and_any_language_model_take_part(mode: Mode) -> None:
+    """A plain ViT without class token, and a GPT-2 with learned positions."""
+    torch.manual_seed(0)
+    encoder = ViT(ViewSpec(3, 16, 16), patch=8, width=24, layers=2, heads=3, mlp=48)
+    llm = GPT2(vocab_size=97, width=20, layers=2, heads=2, mlp=40, max_positions=64, dropout=0.0)
+    connector = Foveal(encoder.spec, 20, query_width=12, scale=1.0)
+    model = VLM(encoder, connector, llm, Foveated(connector.spec, 20, mode), config={}).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    views, ids = torch.randn(5, 3, 16, 16, dtype=torch.float64), texts(rows=3).tolist()
+    rows = [([0, 1, 2], ids[0]), ([], ids[1]), ([4, 3], ids[2])]
+    together = packed(views, rows)
+    sums, _ = together.by_segment(model(together).logp)
+    alone = torch.stack([model(packed(views, [row])).logp.sum() for row in rows])
+    torch.testing.assert_close(sums, alone, rtol=0, atol=1e-9)
+    token = encoder(views[:1])
+    whole = encoder.patches(views[:1]).flatten(2).transpose(1, 2) + encoder.positions
+    torch.testing.assert_close(token.read(whole), token.tokens, rtol=0, atol=1e-12)  # its own patches ask what they ask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -14,8 +13,7 @@ from vlm.contracts.errors import Mismatch
 from vlm.contracts.ranges import PositiveFloat, PositiveInt
 from vlm.contracts.vision import EncoderOutput, FixedCount, ViewSpec, VisionSpec
 from vlm.models.encoders.dinov2_folder import read_folder
-
-Seen = tuple[Tensor, Tensor]  # keys and values of a layer, each [N, heads, tokens, channels of a head]
+from vlm.models.encoders.reading import Seen, encoded
 
 
 class DINOv2(nn.Module):
@@ -86,13 +84,7 @@ class DINOv2(nn.Module):
             self.load_state_dict(read_folder(self.path, {name: p.shape for name, p in self.state_dict().items()}))
 
     def forward(self, views: Tensor, token_budget: int | None = None) -> EncoderOutput:
-        states = self.embedded(views)
-        state: list[Seen] = []
-        for block in self.blocks:
-            states, seen = block(states)
-            state.append(seen)
-        states = self.norm(states)
-        return EncoderOutput(tokens=states[:, 1:], pooled=states[:, 0], state=state, read=partial(self._read, state))
+        return encoded(self.embedded(views), self.blocks, self.norm, front=1)
 
     def embedded(self, views: Tensor) -> Tensor:
         """[N, 1 + patches, width]: what the first layer takes."""
@@ -110,13 +102,6 @@ class DINOv2(nn.Module):
         exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
         resized = F.interpolate(exact, size=(rows, columns), mode="bicubic", align_corners=False).to(table.dtype)
         return torch.cat([first, resized.permute(0, 2, 3, 1).flatten(1, 2)], 1)
-
-    def _read(self, state: list[Seen], queries: Tensor, views: Tensor | None = None) -> Tensor:
-        """queries [N, R, width], R of each view, or of those at `views` -> what they saw, after the last norm."""
-        for block, (keys, values) in zip(self.blocks, state, strict=True):
-            chosen = (keys, values) if views is None else (keys[views], values[views])
-            queries, _ = block(queries, chosen)
-        return self.norm(queries)
 
 
 class Block(nn.Module):

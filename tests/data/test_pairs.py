@@ -86,7 +86,7 @@ def test_answers_that_do_not_fit_are_cut_or_left_out_as_asked_and_refused_where_
 
 def test_a_row_that_cannot_be_used_is_counted_under_its_reason_and_replaced():
     class Two(list):
-        name, augment = "two", True
+        name, start, augment = "two", 0, True
 
     rows = Rows(
         [Two([pair(rejected=None), pair()])],  # type: ignore[list-item]

@@ -284,8 +284,8 @@ def test_a_question_without_a_picture_is_answered_from_the_command_line(folder, 
     model = build(folder, *TEXT_ONLY)
     save_model(model, tmp_path / "model")
     config = {"model": str(tmp_path / "model"), "requests": None, "image": None, "prompt": "what?", "seed": 0}
-    config |= dict.fromkeys(("token_budget", "num_beams", "top_k", "temperature"))
+    config |= dict.fromkeys(("video", "mode", "token_budget", "num_beams", "top_k", "temperature"))
     answer({**config, "decoding": "greedy", "max_new_tokens": 5}, [])
     assert capsys.readouterr().out == vlm.generate(model, "what?", max_new_tokens=5) + "\n"
-    with pytest.raises(InputError, match=r"image: give image=FILE, prompt="):
+    with pytest.raises(InputError, match=r"image: give image=FILE, video=FILE, prompt="):
         answer({**config, "decoding": "greedy", "max_new_tokens": 5, "prompt": ""}, [])

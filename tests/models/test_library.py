@@ -199,7 +199,7 @@ def test_a_stream_of_requests_goes_on_after_a_bad_line(saved, tmp_path, capsys):
     good = json.dumps({"image": str(tmp_path / "digit.png"), "id": "a"})
     lines = [good, '{"prompt": 7, "image": "x.png"}', '{"image": "a\\u0000b"}', "[" * 100_000, "{}", "no json", good]
     config = {"model": str(saved), "requests": "stdin", "image": None, "prompt": "", "decoding": "greedy", "seed": 0}
-    config |= dict.fromkeys(("token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
+    config |= dict.fromkeys(("video", "mode", "token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
     with pytest.raises(RunError, match="5 requests could not be answered"):
         answer(config, lines)
     replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -213,7 +213,7 @@ def test_a_request_is_refused_or_drawn_by_its_keys_on_the_command_line(saved, tm
 
     Image.new("L", (28, 28), 90).save(tmp_path / "digit.png")
     config = {"model": str(saved), "requests": None, "image": str(tmp_path / "digit.png"), "prompt": "", "seed": 3}
-    config |= dict.fromkeys(("token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
+    config |= dict.fromkeys(("video", "mode", "token_budget", "max_new_tokens", "num_beams", "top_k", "temperature"))
     with pytest.raises(InputError, match=r"^token_budget: 16 is given, but this encoder gives every picture 1 tokens"):
         answer({**config, "decoding": "greedy", "token_budget": 16}, [])
     said = []

@@ -144,13 +144,14 @@ def newest(folder: Path) -> State | None:
     found = all_of(folder)
     for path in reversed(found):
         try:
-            checksum = _checksum(path)
+            checksum, content = _checksum(path), None
+            if checksum == path.stem.rpartition("-")[2]:
+                content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:  # a run at work has just replaced it
             return newest(folder)
-        if checksum != path.stem.rpartition("-")[2]:
+        if content is None:
             log.warning("%s is cut short or damaged (its checksum differs); going back to the one before", path)
             continue
-        content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != FORMAT:
             raise InputError(f"{path} was written by another version of this project; go on with that version")
         return State(**content)

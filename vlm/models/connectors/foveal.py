@@ -35,7 +35,7 @@ class Foveal(nn.Module):
         if source.query_width is None:
             raise Mismatch(
                 "source",
-                "asks its encoder with queries, and this encoder takes none; choose encoder=dinov2_small or vit_nano",
+                "asks its encoder with queries, and this encoder takes none; choose encoder=dinov2_small",
             )
         return VisionSpec(width=width, count=FixedCount(1), query_width=query_width)
 

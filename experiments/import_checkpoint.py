@@ -3,6 +3,7 @@
 python -m experiments.import_checkpoint format=purevlm path=model.npz out=models/purevlm
 python -m experiments.import_checkpoint format=supravl_nano path=FOLDER out=models/supravl_nano
 python -m experiments.import_checkpoint format=keural path=FOLDER base=MISTRAL_FOLDER out=models/keural
+python -m experiments.import_checkpoint format=fvlm path=checkpoint.pt base=SMOLLM2_FOLDER out=models/fvlm
 """
 
 from __future__ import annotations

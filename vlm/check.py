@@ -222,7 +222,7 @@ def _part_names(key: str, node: Mapping[str, Any], parts: Sequence[str]) -> Iter
     for name, value in node.items():
         if name == ADAPTER and name not in parts and value is not None:
             yield Problem(join(key, name), "this model has no adapters; choose them with adapter=NAME")
-        elif name not in parts and not (value is None and name in PARTS):
+        elif name not in parts and not (value is None and name in (*PARTS, ADAPTER)):
             yield Problem(join(key, name), unknown(str(name), parts))
 
 

@@ -29,10 +29,11 @@ def import_checkpoint(
 ) -> VLM:
     """A published checkpoint as a model of ours, in eval mode; the file's dtype is kept unless `dtype` is given.
 
-    format: purevlm (.npz), supravl_nano or keural (folders).
-    base, encoder, quantize: for keural. base: the folder of its language model, which the published folder only names.
-    encoder: a run or model folder whose encoder takes the place of the published one.   quantize: "nf4" keeps the
-    language model in four bits, as it was while the adapters were trained.
+    format: purevlm (.npz), supravl_nano or keural (folders), fvlm (checkpoint.pt, or its folder).
+    base: of keural the folder of its language model, which the published folder only names; of fvlm that of its tokenizer
+    and chat template, without which it takes ids alone.
+    encoder, quantize: for keural. encoder: a run or model folder whose encoder takes the place of the published one.
+    quantize: "nf4" keeps the language model in four bits, as it was while the adapters were trained.
     Raises: InputError naming the tensor that does not fit.
     """
     from vlm.build import compose
@@ -42,9 +43,10 @@ def import_checkpoint(
     beside = Beside(None if base is None else str(base), quantize, node)
     found = read_checkpoint(format, Path(path), beside)
     model = make(compose(found.overrides).config).to(found.dtype)
+    held = _held(found)
     for name in model.parts:
         part = getattr(model, name)
-        if hasattr(part, "load_pretrained"):
+        if hasattr(part, "load_pretrained") and name not in held:
             part.load_pretrained()
             for parameter in part.weights().values():
                 parameter.requires_grad_(False)  # it stays in its folder
@@ -60,9 +62,17 @@ def import_checkpoint(
     return model.to(dtype or found.dtype).eval()
 
 
+def _held(found: Foreign) -> set[str]:
+    """The parts that the published files hold themselves."""
+    return {name.partition(".")[0] for name in found.tensors}
+
+
 def _fill(model: VLM, found: Foreign, path: str | Path, without: list[str]) -> None:
+    held = _held(found)
     given = [
-        name for name in model.parts if name not in without and not hasattr(getattr(model, name), "load_pretrained")
+        name
+        for name in model.parts
+        if name not in without and (name in held or not hasattr(getattr(model, name), "load_pretrained"))
     ]
     wanted = {f"{part}.{name}": t for part in given for name, t in own_tensors(getattr(model, part)).items()}
     if found.check is not None:

@@ -31,6 +31,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 OPEN = (
     "weights",
     "phase.trainable",
+    "phase.schedule.ends",
     "phase.aux",
     "phase.optimizer.clip_each",
     "data.train",
@@ -85,6 +86,9 @@ BESIDE = {  # file -> what it only goes with
     "fusion/foveated.yaml": ["encoder=dinov2_small", "connector=foveal"],
     "phase/contrastive.yaml": ["model=two_tower", "text=tower_nano"],
     "phase/dpo.yaml": ["adapter=dpo_r16", "init_from=runs/sft"],
+    "recipe/card.yaml": ["experiment=fvlm_135m_sft"],
+    "recipe/source.yaml": ["experiment=fvlm_135m_sft"],
+    "recipe/source_slip.yaml": ["experiment=fvlm_135m_alignment"],
 }
 OPEN_ENDS = (
     "positions",

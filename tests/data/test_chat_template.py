@@ -100,6 +100,27 @@ def test_pictures_take_the_places_of_their_parts(tmp_path, name):
     assert marked.labels == [IGNORE, *(IGNORE if id == VISUAL else id for id in marked.ids[1:])]
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_frames_may_stand_in_front_of_all_text(tmp_path, name):
+    """As fVLM has them: the row of the text alone behind them, whichever turn they belong to."""
+    theirs, tokenizer, inline = made(tmp_path, TEMPLATES[name])
+    front = ChatTemplate(str(tmp_path), 999, DATE, pictures="front")
+    assert (inline.inline, front.inline) == (True, False)
+    shown = [Turn("user", (0, "what is here?", 1)), *TURNS[1:]]
+    text = inline.row([Turn("user", ("what is here?",)), *TURNS[1:]], tokenizer, [])
+    row = front.row(shown, tokenizer, [3, 2])
+    assert row.ids == [VISUAL] * 5 + text.ids
+    assert row.labels == [IGNORE] * 5 + text.labels
+    everything = front.row(shown, tokenizer, [3, 2], all_text=True)
+    assert everything.labels[:6] == [IGNORE] * 6  # a first text token is predicted by nothing of its own
+    assert everything.labels[6:] == text.ids[1:]
+    question = front.row(shown[:1], tokenizer, [3, 2])
+    wanted = theirs.apply_chat_template(
+        messages([Turn("user", ("what is here?",))], name == "parts"), add_generation_prompt=True
+    )
+    assert question.ids == [VISUAL] * 5 + wanted["input_ids"]
+
+
 def split(ids: list[int]) -> list[list[int]]:
     """The runs of text between pictures."""
     runs: list[list[int]] = [[]]

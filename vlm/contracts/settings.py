@@ -265,7 +265,7 @@ class ImportConfig:
     """The whole of conf/import_checkpoint.yaml."""
 
     __pydantic_config__: ClassVar = STRICT
-    format: Literal["purevlm", "supravl_nano", "keural"]
+    format: Literal["purevlm", "supravl_nano", "keural", "fvlm"]
     path: str
     out: str
     base: str | None

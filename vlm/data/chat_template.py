@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from jinja2 import TemplateError
 
@@ -57,14 +58,16 @@ class ChatTemplate:
     pictures take the places of their parts. Answers are what the template marks with {% generation %}; without that
     tag what it writes between its prompt for an answer and the end of the turn, up to and with the end token.
     max_tokens: text tokens a row; longer rows end with the answer that reaches it, cut and closed by `end`.
+    pictures: inline = where they stand in their message; front = before all text, the system turn too (fVLM).
     date: year-month-day, told to templates that ask for today, so that a run reads the same on every day.
     end, begin: the special tokens that close an answer and open the next turn.
     """
 
-    inline = True
-
-    def __init__(self, path: str, max_tokens: PositiveInt, date: str) -> None:
-        self.path, self.max_tokens, self.date = path, max_tokens, date
+    def __init__(
+        self, path: str, max_tokens: PositiveInt, date: str, pictures: Literal["inline", "front"] = "inline"
+    ) -> None:
+        self.path, self.max_tokens, self.date, self.pictures = path, max_tokens, date, pictures
+        self.inline = pictures == "inline"
         self.source = read_template(path)
         tokenizer = FolderTokenizer(path)
         self.names = tokenizer.names
@@ -96,17 +99,23 @@ class ChatTemplate:
         rules, for turns that the template refuses, an empty answer, or no room for one.
         """
         is_open = not turns or turns[-1].role != "assistant"
+        front = ""
+        if self.pictures == "front":
+            front = "".join(f"{PICTURE}{part}{END}" for turn in turns for part in turn.parts if isinstance(part, int))
+            turns = [replace(turn, parts=tuple(part for part in turn.parts if isinstance(part, str))) for turn in turns]
         messages = [self._message(turn, tokenizer) for turn in turns]
         rendered = self._render(messages, is_open)
         if self.is_tagged:
             text, answers = _without_tags(rendered)
         else:
             text, answers = rendered, [] if is_open else list(self._answers_by_prefix(messages, rendered))
-        tokens = _tokenize(text, tokenizer, visual)
-        spans = [self._closed(tokens.ids, tokenizer, *tokens.within(*answer)) for answer in answers]
+        tokens = _tokenize(front + text, tokenizer, visual)
+        places = [(len(front) + begin, len(front) + end) for begin, end in answers]
+        spans = [self._closed(tokens.ids, tokenizer, *tokens.within(*place)) for place in places]
         asked = {n for first, behind in spans for n in range(first, behind)}
         if all_text:
-            asked = set(range(1, len(tokens.ids)))
+            first = next((n for n, id in enumerate(tokens.ids) if id != VISUAL), 0)
+            asked = set(range(first + 1, len(tokens.ids)))
         labels = [id if n in asked and id != VISUAL else IGNORE for n, id in enumerate(tokens.ids)]
         row = Row(tokens.ids, labels)
         most = min(self.max_tokens, room or self.max_tokens)

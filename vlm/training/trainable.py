@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vlm.contracts.errors import ConfigError, Problem
-from vlm.contracts.parts import logical, paths
+from vlm.contracts.parts import ADAPTER, logical, paths
 
 
 class Trainable:
@@ -33,7 +33,9 @@ class Trainable:
         problems = [
             Problem(f"phase.trainable.{path}", f"no parameter is called so; parts are {', '.join(_tops(names))}")
             for path in self.rates
-            if not any(_under(name, path) for name in names) and path not in weightless
+            if not any(_under(name, path) for name in names)
+            and path not in weightless
+            and (path != ADAPTER or self.rates[path] is not None)  # a null takes back what a phase's file says
         ]
         self.groups = {path: group for path, group in self.groups.items() if group}
         if not problems and not self.groups:

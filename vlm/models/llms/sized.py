@@ -20,7 +20,8 @@ Family = Literal["llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3
 class Sized(Decoder):
     """embeds [R, L, W] + positions -> hidden [R, L, W] after the last norm; full attention, whatever the family's habit.
 
-    heads share kv_heads keys and values.   tie: whether the head is the embedding table.
+    heads share kv_heads keys and values.   tie: whether the head is the embedding table.   norm_eps: added to the mean
+    square in every norm; null for the family's own.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Sized(Decoder):
         rope_theta: PositiveFloat,
         tie: bool,
         adapters: dict[str, LoraSettings] = NO_ADAPTERS,
+        norm_eps: PositiveFloat | None = None,
     ) -> None:
         self_spec = self.describe(
-            family, vocab_size, width, layers, heads, kv_heads, mlp, max_positions, rope_theta, tie, adapters
+            family, vocab_size, width, layers, heads, kv_heads, mlp, max_positions, rope_theta, tie, adapters, norm_eps
         )
         config = AutoConfig.for_model(
             family,
@@ -56,6 +58,7 @@ class Sized(Decoder):
             bos_token_id=None,
             eos_token_id=None,
             pad_token_id=None,
+            **({} if norm_eps is None else {"rms_norm_eps": float(norm_eps)}),
         )
         super().__init__(config, False, adapters)
         self.spec = self_spec
@@ -75,6 +78,7 @@ class Sized(Decoder):
         rope_theta: float,
         tie: bool,
         adapters: Mapping[str, Any],
+        norm_eps: float | None,
     ) -> LanguageSpec:
         if width % heads:
             raise Mismatch("heads", f"{heads} heads do not divide width {width}")
@@ -84,5 +88,7 @@ class Sized(Decoder):
             )
         if heads % kv_heads:
             raise Mismatch("kv_heads", f"{kv_heads} do not divide {heads} heads")
+        if norm_eps is not None and family == "starcoder2":
+            raise Mismatch("norm_eps", "starcoder2 has norms of another kind; leave it out")
         check_adapters(family, adapters)
         return LanguageSpec(vocabulary=vocab_size, width=width, positions=max_positions)

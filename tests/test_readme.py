@@ -36,13 +36,19 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.fixture(scope="module")
-def my_model(tmp_path_factory) -> Path:
-    """The folder that the pages call so."""
-    return hf_folder.whole(tmp_path_factory.mktemp("my_model"), max_position_embeddings=2048)
+def data(tmp_path_factory) -> Path:
+    """With the language model that `data_prep.language_model` puts there."""
+    folder = tmp_path_factory.mktemp("data")
+    model = folder / "models" / "smollm2_135m_instruct"
+    model.mkdir(parents=True)
+    hf_folder.whole(model, max_position_embeddings=2048)
+    return folder
 
 
 @pytest.mark.parametrize("line", trainings())
-def test_every_training_command_of_the_pages_is_accepted(line, my_model):
+def test_every_training_command_of_the_pages_is_accepted(line, data, monkeypatch):
+    monkeypatch.setenv("VLM_DATA", str(data))
+    my_model = data / "models" / "smollm2_135m_instruct"  # the folder that the pages call so
     line = line.replace("llm.path=my_model", f"llm.path={my_model}")
     words = [word for word in shlex.split(line)[3:] if word != "-m"]
     compose([word.split(",")[0] if re.fullmatch(r"[\w.]+=[\w.]+(,[\w.]+)+", word) else word for word in words])

@@ -128,15 +128,31 @@ def test_two_processes_take_the_steps_of_one_and_their_model_answers_alike(chats
     assert vlm.parameter_report(model)["total"] == vlm.parameter_report(vlm.load_model(single))["total"]
 
 
-def test_an_encoder_that_trains_with_its_pool_idle_has_the_gradients_of_one_process(chats, tmp_path):
-    """Answers ask for tokens alone, and with a token a cell not for the saliency; a second step would wait for both."""
-    words = ["encoder=keural_nano", "phase.trainable={encoder: 1.0e-4, connector: 1.0e-3, llm: 1.0e-3}"]
+FOVEAL = ["encoder=dinov2_small", "encoder.width=32", "encoder.layers=2", "encoder.heads=2", "encoder.mlp=64"]
+FOVEAL += ["encoder.grid=4", "encoder.views.size=56", "connector=foveal", "connector.query_width=16", "fusion=foveated"]
+IDLE = [  # what answers leave idle, and what the fusion's mode does
+    (["encoder=keural_nano"], ("encoder.pool.", "encoder.saliency.")),
+    pytest.param([*FOVEAL, "fusion.mode=coarse_fine"], ("encoder.mask",), marks=pytest.mark.slow),
+    pytest.param(
+        [*FOVEAL, "fusion.mode=coarse_only"],
+        ("encoder.mask", "connector.first", "connector.steer."),
+        marks=pytest.mark.slow,
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "idle"), IDLE)
+def test_parts_that_train_while_some_of_them_stands_idle_have_the_gradients_of_one_process(
+    chats, tmp_path, parts, idle
+):
+    """A second step would wait for the gradients of all of them."""
+    words = [*parts, "phase.trainable={encoder: 1.0e-4, connector: 1.0e-3, llm: 1.0e-3}"]
     words += ["phase.max_steps=2", "phase.samples=0", "data.validate.chat_jsonl=null", "hardware.micro_batch=2"]
     wanted, _ = gradients(chats, tmp_path / "one", 1, *words)
     found, _ = gradients(chats, tmp_path / "two", 2, *words, "hardware=cpu_ddp2")
     assert found.keys() == wanted.keys()
     assert any(name.startswith("encoder.blocks.") for name in found)
-    assert not any(name.startswith(("encoder.pool.", "encoder.saliency.")) for name in found)
+    assert not any(name.startswith(idle) for name in found)
     for name, gradient in wanted.items():
         torch.testing.assert_close(
             found[name], gradient, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"

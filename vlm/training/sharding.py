@@ -46,8 +46,12 @@ def _leaves_some_out(model: Any) -> bool:
     """
     if not hasattr(model, "llm"):
         return False
-    spare = [getattr(model.encoder, name, None) for name in getattr(model.encoder, "spare", ())]
-    return any(parameter.requires_grad for part in spare if part is not None for parameter in part.parameters())
+    return any(
+        parameter.requires_grad
+        for part in (model.encoder, model.connector)
+        for name, parameter in part.named_parameters()
+        if name.partition(".")[0] in getattr(part, "spare", ())
+    )
 
 
 def from_all_ranks(trainer: lightning.Trainer, own: Any) -> list[Any]:

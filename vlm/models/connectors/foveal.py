@@ -19,6 +19,8 @@ class Foveal(nn.Module):
     Source: the nanoSmol project (fVLM). Queries are drawn with standard deviation 1: at 0.02 all would look alike.
     """
 
+    spare = ("static", "first", "steer")  # each mode of the fusion leaves another of them idle
+
     def __init__(self, source: VisionSpec, width: PositiveInt, query_width: PositiveInt, scale: PositiveFloat) -> None:
         super().__init__()
         self.spec = self.describe(source, width, query_width, scale)

@@ -28,6 +28,8 @@ class DINOv2(nn.Module):
     Source: Oquab et al. 2024 and the release's layout; reading by a query is the nanoSmol project's (fVLM).
     """
 
+    spare = ("mask",)
+
     def __init__(
         self,
         views: ViewSpec,

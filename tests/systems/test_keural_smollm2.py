@@ -17,6 +17,8 @@ SHORT = {
     "alignment": 2,
     "sft": 2,
 }  # steps of the phases before; their results are a matter for the log
+SETS = ("easy_vqa", "easy_vqa_positions", "easy_vqa_described", "easy_vqa_flawed", "pairs_mixed")
+PREPARE = "prepare=[[language_model,'name=smollm2_135m']," + ",".join(f"['source={name}']" for name in SETS) + "]"
 
 
 @pytest.mark.slow
@@ -32,8 +34,7 @@ def test_preference_tuning_of_the_real_smollm2_starts_at_log_two_and_prefers_the
     ]
     data = os.environ.get("VLM_DATA", str(ROOT / "data"))
     command = [sys.executable, "-m", "experiments.pipeline", "pipeline=keural_smollm2", *words]
-    command += [f"paths.runs={tmp_path}", f"paths.data={data}", "prepare=[[language_model,name=smollm2_135m],[source=easy_vqa],"
-                "[source=easy_vqa_positions],[source=easy_vqa_described],[source=easy_vqa_flawed],[source=pairs_mixed]]"]  # fmt: skip
+    command += [f"paths.runs={tmp_path}", f"paths.data={data}", PREPARE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     run = next((tmp_path / "keural_smollm2_dpo").iterdir())
